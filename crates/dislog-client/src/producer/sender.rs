@@ -1,0 +1,305 @@
+//! The task that carries the batches of one partition to the servers: the rim around [`Pipeline`].
+//!
+//! It ends once the producer is closed and everything was resolved. It sleeps on three things only: something new in
+//! the accumulator, an answer, and the next moment at which something is due.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dislog_proto::v1;
+use dislog_types::PartitionId;
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status};
+
+use super::ProducerOptions;
+use super::accumulator::Accumulator;
+use super::batch::{Appended, Batch};
+use super::pipeline::{Identity, Pipeline};
+use crate::Error;
+use crate::connection::Connection;
+use crate::retry::{Backoff, Failure, Repeat, Verdict};
+
+/// How long the end of a stream is waited for after everything was answered.
+const GOODBYE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What the producer's handles and the sender task of a partition share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    accumulator: Mutex<Accumulator>,
+    /// Something is new in the accumulator.
+    pub(super) wake: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(batch_bytes_max: usize) -> Shared {
+        Shared { accumulator: Mutex::new(Accumulator::new(batch_bytes_max)), wake: Notify::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Accumulator> {
+        self.accumulator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A `ProduceStream` under way. Dropping the requests' half ends it.
+struct Exchange {
+    requests: mpsc::Sender<v1::ProduceRequest>,
+    responses: Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>,
+}
+
+impl Exchange {
+    fn begin(connection: &Connection, in_flight_max: usize) -> Exchange {
+        let (requests, receiver) = mpsc::channel(in_flight_max);
+        let mut log = connection.log();
+        let call = async move {
+            log.produce_stream(ReceiverStream::new(receiver)).await.map(Response::into_inner)
+        };
+        Exchange { requests, responses: stream::once(call).try_flatten().boxed() }
+    }
+}
+
+/// The task.
+pub(super) struct Sender {
+    id: PartitionId,
+    options: ProducerOptions,
+    shared: Arc<Shared>,
+    /// The producer's buffer, given back as batches are resolved.
+    room: Arc<Semaphore>,
+    pipeline: Pipeline,
+    connection: Connection,
+    exchange: Option<Exchange>,
+    backoff: Backoff,
+    /// No attempt before this, after a failure.
+    not_before: Option<Instant>,
+    /// What failed last, for the message of a timeout.
+    last_failure: String,
+    /// The epoch was raised, and nothing was acknowledged since.
+    raised: bool,
+}
+
+impl Sender {
+    pub(super) fn new(
+        id: PartitionId,
+        options: ProducerOptions,
+        shared: Arc<Shared>,
+        room: Arc<Semaphore>,
+        connection: Connection,
+    ) -> Sender {
+        let identity = options.idempotent.then(Identity::random);
+        Sender {
+            pipeline: Pipeline::new(options.in_flight_max, options.compression, identity),
+            id,
+            options,
+            shared,
+            room,
+            connection,
+            exchange: None,
+            backoff: Backoff::default(),
+            not_before: None,
+            last_failure: "no server has answered".to_owned(),
+            raised: false,
+        }
+    }
+
+    /// Runs until the producer is closed and everything was resolved.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            self.expire(now);
+            let ready_at = self.gather(now);
+            self.send(now);
+            if self.pipeline.is_empty() && self.shared.lock().is_finished() {
+                break;
+            }
+            let due = self.due(ready_at);
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                answer = next_answer(self.exchange.as_mut()) => self.answered(answer),
+                () = sleep_until_some(due) => {}
+            }
+        }
+        self.say_goodbye().await;
+    }
+
+    /// Takes what is ready from the accumulator while there is room. Returns when more becomes ready by itself.
+    fn gather(&mut self, now: Instant) -> Option<Instant> {
+        let shared = self.shared.clone();
+        let mut accumulator = shared.lock();
+        while self.pipeline.has_room() {
+            let idle = self.pipeline.is_empty();
+            match accumulator.take_ready(now, self.options.linger, idle) {
+                Some(batch) => self.pipeline.push(batch),
+                None => return accumulator.ready_at(self.options.linger),
+            }
+        }
+        // Without room, an acknowledgement has to come first.
+        None
+    }
+
+    /// Puts on the wire what may be there.
+    fn send(&mut self, now: Instant) {
+        if self.not_before.is_some_and(|not_before| now < not_before) {
+            return;
+        }
+        self.not_before = None;
+        while let Some(batch) = self.pipeline.next_to_send() {
+            let exchange = self.exchange.get_or_insert_with(|| {
+                Exchange::begin(&self.connection, self.options.in_flight_max)
+            });
+            let request = v1::ProduceRequest {
+                topic: self.id.topic.as_str().to_owned(),
+                partition: self.id.partition,
+                batch,
+                ..v1::ProduceRequest::default()
+            };
+            // The channel has room for all that may be in flight. If it is closed, the answers say why.
+            if exchange.requests.try_send(request).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn due(&self, ready_at: Option<Instant>) -> Option<Instant> {
+        let expires_at = self.pipeline.expires_at(self.options.delivery_timeout);
+        [ready_at, expires_at, self.not_before].into_iter().flatten().min()
+    }
+
+    fn answered(&mut self, answer: Option<Result<v1::ProduceResponse, Status>>) {
+        match answer {
+            Some(Ok(response)) => match self.pipeline.answered() {
+                Some(batch) => self.acknowledge(batch, &response),
+                None => self.broken(&Failure::broken("the server answered what nobody asked")),
+            },
+            Some(Err(status)) => self.broken(&Failure::new(&status)),
+            None => self.broken(&Failure::broken("the server ended the stream")),
+        }
+    }
+
+    fn acknowledge(&mut self, batch: Batch, response: &v1::ProduceResponse) {
+        self.backoff.reset();
+        self.raised = false;
+        let appended = Appended {
+            partition: self.id.partition,
+            offset: response.offset,
+            timestamp_ms: response.timestamp_ms,
+        };
+        self.resolve(batch, Ok(appended));
+    }
+
+    fn resolve(&self, batch: Batch, outcome: Result<Appended, Error>) {
+        self.room.add_permits(batch.resolve(outcome));
+    }
+
+    /// The stream ended before everything was answered, or failed the oldest batch.
+    fn broken(&mut self, failure: &Failure) {
+        self.exchange = None;
+        let unanswered = self.pipeline.sent();
+        if unanswered == 0 {
+            // Idle streams end when servers stop. The next batch dials again.
+            return self.connection.move_on();
+        }
+        self.last_failure = failure.message().to_owned();
+        let verdict = failure.verdict(Repeat::Harmless);
+        self.pipeline.interrupted(is_nothing_done(verdict));
+        match verdict {
+            Verdict::Retry { .. } if self.pipeline.could_double() => self.fail_unknown(),
+            Verdict::Retry { .. } => self.try_later(unanswered),
+            Verdict::RaiseEpoch if self.pipeline.oldest_may_be_appended() => self.fail_unknown(),
+            Verdict::RaiseEpoch if !self.raised => {
+                self.pipeline.start_again();
+                self.raised = true;
+            }
+            Verdict::Forgotten => {
+                if let Some(batch) = self.pipeline.found_appended() {
+                    self.resolve(batch, Err(Error::OffsetUnknown { id: self.id.clone() }));
+                }
+            }
+            Verdict::RaiseEpoch | Verdict::Fail => {
+                self.fail(failure.clone().into_error(&self.id, None));
+            }
+            Verdict::FailUnknown => self.fail_unknown(),
+        }
+    }
+
+    fn try_later(&mut self, unanswered: usize) {
+        let wait = self.backoff.next();
+        let failure = &self.last_failure;
+        tracing::warn!(partition = %self.id, unanswered, %failure, ?wait, "producing is interrupted");
+        self.connection.move_on();
+        self.not_before = Some(Instant::now() + wait);
+    }
+
+    /// Gives up what was tried for too long, and what came after it.
+    fn expire(&mut self, now: Instant) {
+        let after = self.options.delivery_timeout;
+        if self.pipeline.expires_at(after).is_none_or(|expires_at| now < expires_at) {
+            return;
+        }
+        self.exchange = None;
+        self.pipeline.interrupted(false);
+        let last = format!("no answer within {after:?}; before that: {}", self.last_failure);
+        if self.pipeline.oldest_may_be_appended() {
+            self.last_failure = last;
+            return self.fail_unknown();
+        }
+        let what = format!("delivery to {} at {}", self.id, self.connection.servers().names());
+        self.fail(Error::Timeout { what, after, last: self.last_failure.clone() });
+    }
+
+    fn fail_unknown(&mut self) {
+        self.fail(Error::UnknownOutcome { id: self.id.clone(), last: self.last_failure.clone() });
+    }
+
+    /// Fails the oldest batch with `error`, and everything accepted after it: what follows must not be appended without
+    /// it.
+    fn fail(&mut self, error: Error) {
+        tracing::warn!(partition = %self.id, %error, "a delivery failed");
+        self.not_before = None;
+        let unknown = matches!(error, Error::UnknownOutcome { .. });
+        let abandoned = Error::Abandoned { cause: Box::new(error.clone()) };
+        let accumulated = self.shared.lock().fail(error.clone());
+        let batches = self.pipeline.give_up().into_iter().chain(accumulated);
+        for (number, batch) in batches.enumerate() {
+            let same_fate = number == 0 || (unknown && batch.maybe_appended);
+            let outcome = if same_fate { error.clone() } else { abandoned.clone() };
+            self.resolve(batch, Err(outcome));
+        }
+    }
+
+    /// Ends the stream properly: the server sees a half-close, not a reset.
+    async fn say_goodbye(self) {
+        let Some(Exchange { requests, mut responses }) = self.exchange else { return };
+        drop(requests);
+        let ended = async { while let Some(Ok(_)) = responses.next().await {} };
+        if timeout(GOODBYE_TIMEOUT, ended).await.is_err() {
+            tracing::debug!(partition = %self.id, "the server did not end a finished stream");
+        }
+    }
+}
+
+fn is_nothing_done(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Retry { nothing_done } => nothing_done,
+        Verdict::RaiseEpoch | Verdict::Forgotten | Verdict::Fail => true,
+        Verdict::FailUnknown => false,
+    }
+}
+
+async fn next_answer(
+    exchange: Option<&mut Exchange>,
+) -> Option<Result<v1::ProduceResponse, Status>> {
+    match exchange {
+        Some(exchange) => exchange.responses.next().await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until_some(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}

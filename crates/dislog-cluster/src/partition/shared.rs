@@ -1,0 +1,121 @@
+//! What the driver and the handles of one partition share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use dislog_log::Log;
+use dislog_types::PartitionId;
+use tokio::sync::watch;
+
+use super::progress::{Counters, Progress};
+
+/// See the module. The driver writes, everyone reads.
+pub(crate) struct Shared {
+    pub(crate) id: PartitionId,
+    pub(crate) group: u64,
+    /// The log; none if it could not be opened, and then `health` has the fault.
+    pub(crate) log: Option<Log>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) tally: Tally,
+    health: Mutex<Health>,
+}
+
+/// How a partition is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Health {
+    pub(crate) life: Life,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<u64>,
+    /// This replica leads and takes appends.
+    pub(crate) serving: bool,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Whether a partition is still there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It is.
+    #[default]
+    Open,
+    /// The node shuts down.
+    Closing,
+    /// Its topic was deleted.
+    Deleted,
+}
+
+/// Why a partition cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The log has damage, or could not be opened: nothing was or will be appended.
+    Damaged(String),
+    /// A write or sync failed.
+    Stopped(String),
+}
+
+impl Fault {
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Fault::Damaged(message) | Fault::Stopped(message) => message,
+        }
+    }
+}
+
+/// What was done since the partition was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) batches: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Tally {
+    /// The numbers as of now; taken one by one, so they may be a batch apart.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            batches: self.batches.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        id: PartitionId,
+        group: u64,
+        log: Option<Log>,
+        progress: Progress,
+        fault: Option<Fault>,
+    ) -> Shared {
+        Shared {
+            id,
+            group,
+            log,
+            progress: watch::Sender::new(progress),
+            tally: Tally::default(),
+            health: Mutex::new(Health { fault, ..Health::default() }),
+        }
+    }
+
+    /// How it is, locked for a short while.
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().expect("nothing panics while the health is locked")
+    }
+
+    /// Publishes a change of progress, if it is one.
+    pub(crate) fn publish(&self, progress: Progress) {
+        self.progress.send_if_modified(|current| {
+            let changed = *current != progress;
+            *current = progress;
+            changed
+        });
+    }
+
+    /// Publishes that no more will come, and why.
+    pub(crate) fn end(&self, life: Life) {
+        self.health().life = life;
+        self.progress.send_modify(|progress| progress.ended = true);
+    }
+}

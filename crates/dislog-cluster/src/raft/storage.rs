@@ -1,0 +1,205 @@
+//! Raft's view of the stored log.
+//!
+//! The log itself is `dislog-log`; this adapter adds what Raft asks for on top: entries that were staged and not yet
+//! applied stay here in memory (their payloads are shared with the log, not copied), so that delivering what was just
+//! committed never reads the disk in the driver.
+//!
+//! Left out: snapshots. With one voter there is nobody to send one to.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use dislog_log::{Log, LogError};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::entry::{self, EntryError, LogEnd};
+use super::vote_file::Vote;
+
+/// See the module.
+///
+/// - `recent` holds the entries behind `applied` up to `last_index`, without gaps.
+/// - `first_index`, `last_index` and `end` are the log's; kept here so that Raft sees them change only between steps.
+pub(super) struct LogStorage {
+    log: Log,
+    initial: RaftState,
+    first_index: u64,
+    last_index: u64,
+    last_term: u64,
+    end: LogEnd,
+    recent: VecDeque<Entry>,
+    /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group stops.
+    fault: RefCell<Option<String>>,
+}
+
+/// Why entries were not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StageError {
+    /// They don't extend the log.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The log takes no more.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl LogStorage {
+    /// The storage of a log of which everything up to `committed` was applied.
+    pub(super) fn new(log: Log, vote: Vote, voters: Vec<u64>, committed: u64) -> LogStorage {
+        let bounds = log.bounds();
+        assert!(committed <= bounds.last_raft_index, "what is committed is in the log");
+        let hard_state = HardState {
+            term: vote.term,
+            vote: vote.voted_for,
+            commit: committed,
+            ..HardState::default()
+        };
+        let conf_state = ConfState { voters, ..ConfState::default() };
+        LogStorage {
+            initial: RaftState::new(hard_state, conf_state),
+            first_index: bounds.first_raft_index,
+            last_index: bounds.last_raft_index,
+            last_term: bounds.last_term,
+            end: LogEnd { offset: bounds.end_offset, timestamp_ms: bounds.last_timestamp_ms },
+            recent: VecDeque::new(),
+            fault: RefCell::new(None),
+            log,
+        }
+    }
+
+    /// Where the log ends, staged entries included.
+    pub(super) fn end(&self) -> LogEnd {
+        self.end
+    }
+
+    /// Puts entries behind the log's end, or in place of its tail from the first of them on.
+    pub(super) fn stage(&mut self, entries: Vec<Entry>) -> Result<(), StageError> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        if first.index <= self.last_index {
+            self.truncate(first.index)?;
+        }
+        let mut frames = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let frame = entry::to_frame(&entry, self.end)?;
+            self.end = LogEnd { offset: frame.end_offset(), timestamp_ms: frame.timestamp_ms };
+            (self.last_index, self.last_term) = (frame.raft_index, frame.term);
+            frames.push(frame);
+            self.recent.push_back(entry);
+        }
+        Ok(self.log.stage(frames)?)
+    }
+
+    fn truncate(&mut self, from: u64) -> Result<(), LogError> {
+        self.log.truncate(from)?;
+        while self.recent.back().is_some_and(|entry| entry.index >= from) {
+            self.recent.pop_back();
+        }
+        let bounds = self.log.bounds();
+        (self.last_index, self.last_term) = (bounds.last_raft_index, bounds.last_term);
+        self.end = LogEnd { offset: bounds.end_offset, timestamp_ms: bounds.last_timestamp_ms };
+        Ok(())
+    }
+
+    /// Forgets entries that were applied.
+    pub(super) fn applied_to(&mut self, raft_index: u64) {
+        while self.recent.front().is_some_and(|entry| entry.index <= raft_index) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Takes note that the log's head was deleted.
+    pub(super) fn head_moved(&mut self) {
+        self.first_index = self.log.bounds().first_raft_index;
+    }
+
+    /// Why reading failed, if it did.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.fault.borrow().clone()
+    }
+
+    fn recent_from(&self) -> u64 {
+        self.recent.front().map_or(self.last_index + 1, |entry| entry.index)
+    }
+
+    fn recent(&self, low: u64, high: u64, bytes_max: u64) -> Vec<Entry> {
+        let skipped = usize::try_from(low - self.recent_from()).expect("it is in memory");
+        let wanted = usize::try_from(high - low).expect("it is in memory");
+        let mut bytes = 0;
+        self.recent
+            .iter()
+            .skip(skipped)
+            .take(wanted)
+            .take_while(|entry| {
+                let first = bytes == 0;
+                bytes += entry.data.len() as u64 + 1;
+                first || bytes <= bytes_max
+            })
+            .cloned()
+            .collect()
+    }
+
+    fn stored(&self, low: u64, high: u64, bytes_max: u64) -> Vec<Entry> {
+        match self.log.frames(low, high, bytes_max) {
+            Ok(frames) => frames.into_iter().map(entry::from_frame).collect(),
+            Err(error) => {
+                *self.fault.borrow_mut() = Some(error.to_string());
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Storage for LogStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        assert!(high <= self.last_index + 1, "Raft asks for entries that are there");
+        if low < self.first_index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        let recent_from = self.recent_from();
+        Ok(match low {
+            low if low >= high => Vec::new(),
+            low if low >= recent_from => self.recent(low, high, bytes_max),
+            // Raft asks again for what is behind an answer that is shorter than its question.
+            low => self.stored(low, high.min(recent_from), bytes_max),
+        })
+    }
+
+    fn term(&self, raft_index: u64) -> raft::Result<u64> {
+        if raft_index == self.last_index {
+            return Ok(self.last_term);
+        }
+        let recent_from = self.recent_from();
+        if raft_index >= recent_from && raft_index < self.last_index {
+            let at = usize::try_from(raft_index - recent_from).expect("it is in memory");
+            return Ok(self.recent[at].term);
+        }
+        let missing = match raft_index < self.first_index {
+            true => StorageError::Compacted,
+            false => StorageError::Unavailable,
+        };
+        self.log.term(raft_index).ok_or(raft::Error::Store(missing))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first_index)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last_index)
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}

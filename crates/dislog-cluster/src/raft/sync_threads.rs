@@ -1,0 +1,218 @@
+//! The threads that do to disks what takes time: votes, writes and syncs, and the upkeep of logs.
+//!
+//! The driver hands a job over and goes on; the outcome comes back through its channel. The driver gives at most one
+//! [`SyncJob`] and one [`UpkeepJob`] per log at a time, so the queues here are bounded by the number of logs. Syncs go first:
+//! somebody waits for them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::{io, iter};
+
+use dislog_log::fs::Fs;
+use dislog_log::{Checkpoint, Log, LogError};
+
+use super::driver::Input;
+use super::vote_file::{self, Vote};
+use crate::partition::retention::{self, Due, RetentionPolicy};
+
+/// Makes durable what a group has staged.
+pub(super) struct SyncJob {
+    pub(super) group: u64,
+    pub(super) log: Log,
+    /// Where the vote file is, and the vote to put there first.
+    pub(super) vote: Option<(PathBuf, Vote)>,
+}
+
+/// What a [`SyncJob`] came to.
+pub(super) struct Synced {
+    pub(super) group: u64,
+    pub(super) result: Result<(), LogError>,
+    /// What the disk has left; `None` if it did not say.
+    pub(super) available_bytes: Option<u64>,
+}
+
+/// Upkeep of a log.
+pub(super) struct UpkeepJob {
+    pub(super) group: u64,
+    pub(super) log: Log,
+    pub(super) task: UpkeepTask,
+}
+
+/// What there is to do.
+pub(super) enum UpkeepTask {
+    /// Replace the checkpoint.
+    Checkpoint(Checkpoint),
+    /// Move the start and delete what is below it.
+    Trim(Checkpoint),
+    /// Find out what is no longer to be kept.
+    Retention(RetentionPolicy, retention::Moment),
+}
+
+/// What an [`UpkeepJob`] came to.
+pub(super) struct Kept {
+    pub(super) group: u64,
+    pub(super) result: Result<Due, LogError>,
+    pub(super) available_bytes: Option<u64>,
+}
+
+/// The threads. A cheap handle.
+#[derive(Clone)]
+pub(super) struct SyncThreads {
+    queue: Arc<Queue>,
+}
+
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    syncs: VecDeque<SyncJob>,
+    upkeep: VecDeque<UpkeepJob>,
+    ended: bool,
+}
+
+/// What the threads work with.
+pub(super) struct Tools {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) data_dir: PathBuf,
+    pub(super) results: Sender<Input>,
+}
+
+impl SyncThreads {
+    /// Starts `count` threads, at least one.
+    pub(super) fn start(
+        count: usize,
+        tools: impl Fn() -> Tools,
+    ) -> io::Result<(SyncThreads, Vec<JoinHandle<()>>)> {
+        let queue =
+            Arc::new(Queue { jobs: Mutex::new(Jobs::default()), changed: Condvar::new() });
+        let threads: io::Result<Vec<_>> = iter::repeat_with(|| (Arc::clone(&queue), tools()))
+            .take(count.max(1))
+            .enumerate()
+            .map(|(number, (queue, tools))| {
+                let work = move || queue.work(&tools);
+                thread::Builder::new().name(format!("dislog-sync-{number}")).spawn(work)
+            })
+            .collect();
+        Ok((SyncThreads { queue }, threads?))
+    }
+
+    pub(super) fn sync(&self, job: SyncJob) {
+        self.queue.jobs().syncs.push_back(job);
+        self.queue.changed.notify_one();
+    }
+
+    pub(super) fn upkeep(&self, job: UpkeepJob) {
+        self.queue.jobs().upkeep.push_back(job);
+        self.queue.changed.notify_one();
+    }
+
+    /// Lets the threads end once the queue is empty.
+    pub(super) fn end(&self) {
+        self.queue.jobs().ended = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+enum Job {
+    Sync(SyncJob),
+    Upkeep(UpkeepJob),
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("nothing panics while the queue is locked")
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs();
+        loop {
+            if let Some(job) = jobs.syncs.pop_front() {
+                return Some(Job::Sync(job));
+            }
+            if let Some(job) = jobs.upkeep.pop_front() {
+                return Some(Job::Upkeep(job));
+            }
+            if jobs.ended {
+                return None;
+            }
+            jobs = self.changed.wait(jobs).expect("nothing panics while the queue is locked");
+        }
+    }
+
+    fn work(&self, tools: &Tools) {
+        while let Some(job) = self.next() {
+            let outcome = match job {
+                Job::Sync(job) => Input::Synced(tools.sync(&job)),
+                Job::Upkeep(job) => Input::Kept(tools.upkeep(job)),
+            };
+            if tools.results.send(outcome).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Tools {
+    fn sync(&self, job: &SyncJob) -> Synced {
+        // produce 7: write and sync everything staged, on a thread of its own; the vote first, if there is one.
+        let result = guarded("sync", job.log_name(), || {
+            if let Some((dir, vote)) = &job.vote {
+                vote_file::write(&*self.fs, dir, *vote)
+                    .map_err(|error| vote_error(vote_file::path(dir), &error))?;
+            }
+            job.log.flush().map(|_| ())
+        });
+        Synced { group: job.group, result, available_bytes: self.available_bytes() }
+    }
+
+    fn upkeep(&self, job: UpkeepJob) -> Kept {
+        let UpkeepJob { group, log, task } = job;
+        let result = guarded("upkeep", PathBuf::from(format!("group {group}")), || match task {
+            UpkeepTask::Checkpoint(checkpoint) => {
+                log.write_checkpoint(&checkpoint).map(|()| Due::default())
+            }
+            UpkeepTask::Trim(checkpoint) => log.trim(&checkpoint).map(|()| Due::default()),
+            UpkeepTask::Retention(policy, moment) => Ok(retention::evaluate(&log, policy, moment)),
+        });
+        Kept { group, result, available_bytes: self.available_bytes() }
+    }
+
+    fn available_bytes(&self) -> Option<u64> {
+        self.fs.available_bytes(&self.data_dir).ok()
+    }
+}
+
+impl SyncJob {
+    fn log_name(&self) -> PathBuf {
+        match &self.vote {
+            Some((dir, _)) => dir.clone(),
+            None => PathBuf::from(format!("group {}", self.group)),
+        }
+    }
+}
+
+/// A panic in the log stops that log alone; the outcome of what it was doing is not known.
+fn guarded<T>(
+    operation: &'static str,
+    path: PathBuf,
+    work: impl FnOnce() -> Result<T, LogError>,
+) -> Result<T, LogError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let message = "it panicked; see the messages on standard error".to_owned();
+        Err(LogError::Stopped { operation, path, message })
+    })
+}
+
+fn vote_error(path: PathBuf, error: &io::Error) -> LogError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => LogError::DiskFull { path },
+        _ => LogError::Stopped { operation: "write", path, message: error.to_string() },
+    }
+}

@@ -1,0 +1,126 @@
+//! Who waits for what: appends and trims for their entry, retries for the entry of the first attempt, reads for what was
+//! committed before them.
+
+use std::collections::VecDeque;
+
+use dislog_types::PartitionId;
+use tokio::sync::oneshot;
+
+use super::input::AppendReply;
+use crate::error::{AppendError, ReadError};
+use crate::partition::append::Appended;
+
+/// Callers whose entries were proposed and not yet applied.
+///
+/// - `proposed` is in the order of `raft_index`.
+#[derive(Default)]
+pub(super) struct Waiters {
+    proposed: VecDeque<(u64, Waiter)>,
+    duplicates: Vec<(Appended, AppendReply)>,
+}
+
+/// One caller.
+pub(super) enum Waiter {
+    Append(Appended, AppendReply),
+    Trim(oneshot::Sender<Result<u64, AppendError>>),
+}
+
+impl Waiter {
+    fn fail(self, error: &AppendError) {
+        match self {
+            Waiter::Append(_, reply) => reply.send(Err(error.clone())),
+            Waiter::Trim(reply) => {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+impl Waiters {
+    /// Waits for the entry at `raft_index`, behind all others that were proposed.
+    pub(super) fn push(&mut self, raft_index: u64, waiter: Waiter) {
+        let in_order = self.proposed.back().is_none_or(|(last, _)| *last < raft_index);
+        assert!(in_order, "entries are proposed in order");
+        self.proposed.push_back((raft_index, waiter));
+    }
+
+    /// Waits for a batch that was proposed before, by somebody else.
+    pub(super) fn push_duplicate(&mut self, place: Appended, reply: AppendReply) {
+        self.duplicates.push((place, reply));
+    }
+
+    /// Answers everyone whose entry is applied.
+    pub(super) fn complete(&mut self, applied: u64, start_offset: u64, committed_offset: u64) {
+        // produce 9: the entry is applied, so its caller is answered.
+        while self.proposed.front().is_some_and(|(raft_index, _)| *raft_index <= applied) {
+            match self.proposed.pop_front().expect("there is a first").1 {
+                Waiter::Append(place, reply) => reply.send(Ok(place)),
+                Waiter::Trim(reply) => {
+                    let _ = reply.send(Ok(start_offset));
+                }
+            }
+        }
+        for (place, reply) in self.duplicates.extract_if(.., |(place, _)| {
+            place.base_offset + u64::from(place.record_count) <= committed_offset
+        }) {
+            reply.send(Ok(place));
+        }
+    }
+
+    /// Tells everyone the same.
+    pub(super) fn fail(&mut self, error: &AppendError) {
+        for (_, waiter) in self.proposed.drain(..) {
+            waiter.fail(error);
+        }
+        for (_, reply) in self.duplicates.drain(..) {
+            reply.send(Err(error.clone()));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.proposed.is_empty() && self.duplicates.is_empty()
+    }
+}
+
+/// Linearizable reads under way, by the number that stands for them in Raft.
+#[derive(Default)]
+pub(super) struct Reads {
+    asked: VecDeque<(u64, oneshot::Sender<Result<(), ReadError>>)>,
+    /// Confirmed, waiting until this raft_index is applied.
+    confirmed: Vec<(u64, oneshot::Sender<Result<(), ReadError>>)>,
+    next_number: u64,
+}
+
+impl Reads {
+    /// Takes on a read; returns the context that stands for it.
+    pub(super) fn push(&mut self, reply: oneshot::Sender<Result<(), ReadError>>) -> Vec<u8> {
+        self.next_number += 1;
+        self.asked.push_back((self.next_number, reply));
+        self.next_number.to_le_bytes().to_vec()
+    }
+
+    /// Raft confirmed the read of `context`, and with it those asked before: it may be served once `raft_index` is
+    /// applied.
+    pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
+        let Ok(number) = context.try_into().map(u64::from_le_bytes) else { return };
+        while self.asked.front().is_some_and(|(asked, _)| *asked <= number) {
+            let (_, reply) = self.asked.pop_front().expect("there is a first");
+            self.confirmed.push((raft_index, reply));
+        }
+    }
+
+    /// Answers every read whose position is applied.
+    pub(super) fn complete(&mut self, applied: u64) {
+        for (_, reply) in self.confirmed.extract_if(.., |(raft_index, _)| *raft_index <= applied) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// There is no leader any more that could confirm.
+    pub(super) fn fail(&mut self, id: &PartitionId) {
+        let confirmed = self.confirmed.drain(..);
+        for (_, reply) in self.asked.drain(..).chain(confirmed) {
+            let _ = reply.send(Err(ReadError::NoLeader(id.clone())));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Settings of a node and of its topics, and the limits that go with them.
+
+use std::path::PathBuf;
+
+use dislog_types::TopicName;
+
+use crate::error::TopicError;
+
+/// The smallest segment a topic may ask for: below this, files would outnumber what they hold.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+
+/// The largest segment a topic may ask for: positions in a segment are 32 bits on disk.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// What is kept free on the disk: appends are refused below it, so that trims, votes and checkpoints still find
+/// room, and the node recovers by itself once something was deleted.
+pub const DISK_HEADROOM_BYTES: u64 = 32 << 20;
+
+/// What an append is charged on top of its bytes while it is under way, so that small ones are counted, too.
+pub(crate) const APPEND_OVERHEAD_BYTES: usize = 512;
+
+/// Requests other than appends (trims, linearizable reads, changes of topics) that may be under way on a node.
+pub(crate) const CONTROL_REQUESTS_MAX: usize = 1_024;
+
+/// Settings of a node's partitions.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Settings of topics that do not say otherwise.
+    pub topic_defaults: TopicSettings,
+    /// Bytes of appends that may be under way on this node; more wait for their turn.
+    pub appends_in_flight_bytes_max: usize,
+    /// Threads that write and sync logs.
+    pub sync_threads: usize,
+}
+
+/// Settings of one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Keep about this many bytes per partition; 0 keeps all.
+    pub retention_bytes: u64,
+    /// Keep records about this long, milliseconds; 0 keeps them for ever.
+    pub retention_ms: u64,
+    /// Seal a segment when it would grow past this.
+    pub segment_bytes: u64,
+}
+
+/// A change of settings: only what is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// See [`TopicSettings`].
+    pub retention_bytes: Option<u64>,
+    /// See [`TopicSettings`].
+    pub retention_ms: Option<u64>,
+    /// See [`TopicSettings`].
+    pub segment_bytes: Option<u64>,
+}
+
+/// A topic as the metadata has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: TopicName,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Its settings, complete.
+    pub settings: TopicSettings,
+    /// When it was created, Unix milliseconds.
+    pub created_ms: i64,
+}
+
+impl TopicSettings {
+    /// These settings with `change` made.
+    ///
+    /// # Errors
+    /// If the outcome cannot be.
+    pub(crate) fn changed(self, change: TopicChange) -> Result<TopicSettings, TopicError> {
+        let changed = TopicSettings {
+            retention_bytes: change.retention_bytes.unwrap_or(self.retention_bytes),
+            retention_ms: change.retention_ms.unwrap_or(self.retention_ms),
+            segment_bytes: change.segment_bytes.unwrap_or(self.segment_bytes),
+        };
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&changed.segment_bytes) {
+            return Err(TopicError::Invalid(format!(
+                "segment_bytes is {}, choose between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}",
+                changed.segment_bytes
+            )));
+        }
+        if i64::try_from(changed.retention_ms).is_err() {
+            return Err(TopicError::Invalid(format!(
+                "retention_ms is {}, choose at most {}, or 0 to keep records for ever",
+                changed.retention_ms,
+                i64::MAX
+            )));
+        }
+        Ok(changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_checked() {
+        let settings =
+            TopicSettings { retention_bytes: 0, retention_ms: 0, segment_bytes: SEGMENT_BYTES_MIN };
+        let change = TopicChange { retention_ms: Some(5), ..TopicChange::default() };
+        assert_eq!(settings.changed(change).unwrap(), TopicSettings { retention_ms: 5, ..settings });
+        for segment_bytes in [0, SEGMENT_BYTES_MIN - 1, SEGMENT_BYTES_MAX + 1] {
+            let change = TopicChange { segment_bytes: Some(segment_bytes), ..TopicChange::default() };
+            assert!(settings.changed(change).is_err(), "{segment_bytes}");
+        }
+        let change = TopicChange { retention_ms: Some(u64::MAX), ..TopicChange::default() };
+        assert!(settings.changed(change).is_err());
+    }
+}

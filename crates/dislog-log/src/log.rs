@@ -1,0 +1,530 @@
+//! The log: a list of segments, of which the last is written, and a tail in memory.
+//!
+//! One mutex guards what everyone reads (`State`), held for moments and never during I/O. Another is held by whoever
+//! writes files (`Writer`): flush, truncate and trim take turns. Frames enter through `stage` into the tail, where
+//! they can be read at once; `flush` writes and syncs all that are staged, so that everyone who staged while
+//! the last sync ran shares the next one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+use dislog_types::batch::{BatchHeader, stamp};
+
+use crate::checkpoint::{self, Checkpoint, StoredCheckpoint};
+use crate::error::{Damage, LogError, SYNC};
+use crate::frame::{Frame, Kind};
+use crate::fs::Fs;
+use crate::open_segments::OpenSegments;
+use crate::segment::View;
+use crate::store::StoreHeader;
+use crate::tail::Tail;
+use crate::writer::Writer;
+
+/// The largest segment: positions in an index have 32 bits, and a segment may end one frame late.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// The smallest segment: smaller ones would be all header.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 10;
+
+/// Bytes of frames written before they are synced, so that one flush ends in bounded time.
+const FLUSH_BYTES_MAX: usize = 32 << 20;
+
+/// Settings of one log.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A segment is sealed when it would grow past this many bytes; brought within [`SEGMENT_BYTES_MIN`] and
+    /// [`SEGMENT_BYTES_MAX`].
+    pub segment_bytes: u64,
+    /// How many bytes of the newest frames stay in memory for readers.
+    pub tail_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { segment_bytes: 128 << 20, tail_bytes: 1 << 20 }
+    }
+}
+
+/// Where a log begins and ends. Offsets are of records, raft_index of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that can be read.
+    pub start_offset: u64,
+    /// One past the last offset, staged frames included.
+    pub end_offset: u64,
+    /// The first frame still in the log; one past `last_raft_index` if there is none.
+    pub first_raft_index: u64,
+    /// The last frame, staged ones included; 0 for a new log.
+    pub last_raft_index: u64,
+    /// The term of the last frame; 0 for a new log.
+    pub last_term: u64,
+    /// The last frame known to be on stable storage.
+    pub durable_raft_index: u64,
+    /// The timestamp of the last frame, Unix milliseconds.
+    pub last_timestamp_ms: i64,
+}
+
+/// What opening a log found.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// The newest checkpoint, if it could be read.
+    pub checkpoint: Option<Checkpoint>,
+    /// Bytes of an unfinished write that were cut off the end.
+    pub torn_bytes: u64,
+    /// Damage, the first if there is more. The log can be read outside of it, and refuses to be written.
+    pub damage: Option<Damage>,
+}
+
+/// A record's place, given by [`Log::append`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of the batch's first record.
+    pub base_offset: u64,
+    /// The timestamp it was given.
+    pub timestamp_ms: i64,
+}
+
+/// A sealed segment, for retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// Its first offset.
+    pub base_offset: u64,
+    /// One past its last offset.
+    pub end_offset: u64,
+    /// Bytes of its store.
+    pub bytes: u64,
+    /// The timestamp of its last frame.
+    pub last_timestamp_ms: i64,
+}
+
+/// One log: a cheap handle, shared by its writer and its readers.
+#[derive(Clone)]
+pub struct Log(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub config: Mutex<Config>,
+    pub state: Mutex<State>,
+    /// `None` in a log that was opened damaged.
+    pub writer: Mutex<Option<Writer>>,
+    pub open_segments: OpenSegments,
+}
+
+/// What readers see.
+///
+/// - `views` are in order and meet; the last is the active segment's, as far as it is durable.
+/// - The tail, if it has frames, ends where the log ends, and whatever is not in `views` is in the tail.
+pub(crate) struct State {
+    pub bounds: Bounds,
+    pub views: Vec<View>,
+    pub tail: Tail,
+    /// Why the log takes no more writes.
+    pub fault: Option<LogError>,
+    pub damage: Vec<Damage>,
+    /// How often staged frames were dropped, so that those who staged them notice.
+    pub dropped: u64,
+}
+
+impl Log {
+    /// Opens the log in `dir`, creating it if it isn't there, and recovers it. Damage is not an error here: it is
+    /// reported, and the log can be read around it.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or its recovery cannot be written.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, config: Config) -> Result<(Log, Recovery), LogError> {
+        crate::open::open(fs, dir, config)
+    }
+
+    /// For embedded use, without Raft: appends one batch and returns when it is durable. Concurrent callers share
+    /// syncs. `now_ms` is the time of day; the batch gets it, or that of the batch before if that is later.
+    ///
+    /// # Errors
+    /// If the batch does not verify, or the log can't be written. After `DiskFull` nothing was appended.
+    pub fn append(&self, mut batch: BytesMut, now_ms: i64) -> Result<Appended, LogError> {
+        const TERM: u64 = 1;
+        let header = BatchHeader::verify(&batch)?;
+        let (frame, dropped) = {
+            let mut state = self.state();
+            state.check_writable()?;
+            let bounds = state.bounds;
+            stamp(&mut batch, bounds.end_offset, TERM);
+            let frame = Frame {
+                kind: Kind::Batch,
+                term: TERM.max(bounds.last_term),
+                raft_index: bounds.last_raft_index + 1,
+                base_offset: bounds.end_offset,
+                record_count: header.record_count,
+                timestamp_ms: now_ms.max(bounds.last_timestamp_ms),
+                payload: batch.freeze(),
+            };
+            state.push(frame.clone());
+            (frame, state.dropped)
+        };
+        self.flush_until(frame.raft_index, dropped)?;
+        Ok(Appended { base_offset: frame.base_offset, timestamp_ms: frame.timestamp_ms })
+    }
+
+    /// Puts frames behind the end, in memory: readable at once, durable after `flush`.
+    ///
+    /// # Errors
+    /// If the log takes no more writes.
+    ///
+    /// # Panics
+    /// If the frames do not extend the end: raft index, offset and timestamp.
+    pub fn stage(&self, frames: Vec<Frame>) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        for frame in frames {
+            state.push(frame);
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs everything staged when it begins; returns the last durable raft index. Blocks, and waits for
+    /// another that runs.
+    ///
+    /// # Errors
+    /// `DiskFull` leaves the frames staged; anything else ends the log's writes for good.
+    pub fn flush(&self) -> Result<u64, LogError> {
+        let mut writer = self.writer();
+        let target = self.state().bounds.last_raft_index;
+        self.flush_to(&mut writer, target)
+    }
+
+    fn flush_until(&self, raft_index: u64, dropped: u64) -> Result<(), LogError> {
+        let mut writer = self.writer();
+        {
+            let state = self.state();
+            if state.dropped != dropped {
+                return Err(LogError::DiskFull { path: self.0.dir.clone() });
+            }
+            if state.bounds.durable_raft_index >= raft_index {
+                return Ok(());
+            }
+        }
+        let target = self.state().bounds.last_raft_index;
+        let flushed = self.flush_to(&mut writer, target);
+        if matches!(flushed, Err(LogError::DiskFull { .. })) {
+            let mut state = self.state();
+            let durable = state.bounds.durable_raft_index;
+            if durable < raft_index {
+                state.drop_staged(durable + 1);
+                state.dropped += 1;
+            }
+        }
+        flushed.map(drop)
+    }
+
+    fn flush_to(&self, writer: &mut Option<Writer>, target: u64) -> Result<u64, LogError> {
+        loop {
+            let (frames, durable) = {
+                let state = self.state();
+                state.check_writable()?;
+                let durable = state.bounds.durable_raft_index;
+                if durable >= target {
+                    return Ok(durable);
+                }
+                (state.tail.after(durable, FLUSH_BYTES_MAX), durable)
+            };
+            let writer =
+                writer.as_mut().expect("only a damaged log has none, and it takes no frames");
+            if let Err(error) = self.write_group(writer, &frames, durable) {
+                if !matches!(error, LogError::DiskFull { .. }) {
+                    self.state().fault = Some(error.clone());
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// Writes `frames` and syncs them, in as many segments as they need.
+    fn write_group(
+        &self,
+        writer: &mut Writer,
+        frames: &[Frame],
+        durable: u64,
+    ) -> Result<(), LogError> {
+        let segment_bytes = self.segment_bytes();
+        let mut rest = frames;
+        loop {
+            let mut extent = writer.extent;
+            let fitting = rest.iter().take_while(|frame| {
+                let fits = writer.fits(&extent, frame, segment_bytes);
+                extent.end_position += frame.frame_bytes() as u64;
+                extent.rows += 1;
+                fits
+            });
+            let (now, later) = rest.split_at(fitting.count());
+            if !now.is_empty() {
+                let before = writer.extent;
+                let written = writer.write(now, durable).and_then(|()| writer.sync());
+                if let Err(error) = written {
+                    writer.extent = before;
+                    return Err(error);
+                }
+                self.publish(writer, now);
+            }
+            if later.is_empty() {
+                return Ok(());
+            }
+            self.roll(writer)?;
+            rest = later;
+        }
+    }
+
+    /// Makes what `writer` synced known to readers.
+    fn publish(&self, writer: &Writer, frames: &[Frame]) {
+        let tail_bytes = self.0.config.lock().expect("no panic while it is held").tail_bytes;
+        let mut state = self.state();
+        let durable = frames.last().map_or(0, |frame| frame.raft_index);
+        *state.views.last_mut().expect("a log has an active segment") = writer.view();
+        state.bounds.durable_raft_index = durable;
+        state.tail.shrink(durable, tail_bytes);
+    }
+
+    /// Seals the active segment and begins another.
+    fn roll(&self, writer: &mut Writer) -> Result<(), LogError> {
+        writer.seal()?;
+        let extent = writer.extent;
+        let header = StoreHeader {
+            segment_id: self.0.fs.random(),
+            base_offset: extent.end_offset,
+            base_raft_index: extent.end_raft_index,
+            previous_term: extent.last_term,
+            previous_timestamp_ms: extent.last_timestamp_ms,
+        };
+        let next = Writer::create(&*self.0.fs, &self.0.dir, header)?;
+        let sealed = std::mem::replace(writer, next);
+        self.0.open_segments.touch(&sealed.segment);
+        self.state().views.push(writer.view());
+        Ok(())
+    }
+
+    /// Removes all frames from `raft_index` on (a Raft conflict), durably. Waits for a running flush. The caller
+    /// asserts that none of them was committed.
+    ///
+    /// # Errors
+    /// If the files cannot be cut; the log then takes no more writes.
+    pub fn truncate(&self, raft_index: u64) -> Result<(), LogError> {
+        let mut writer = self.writer();
+        let durable = {
+            let mut state = self.state();
+            state.check_writable()?;
+            assert!(raft_index >= state.bounds.first_raft_index, "a cut within the log");
+            let durable = state.bounds.durable_raft_index;
+            state.drop_staged(raft_index.max(durable + 1));
+            state.dropped += 1;
+            durable
+        };
+        if raft_index > durable {
+            return Ok(());
+        }
+        let writer = writer.as_mut().expect("only a damaged log has none, and it takes no cuts");
+        self.cut_files(writer, raft_index).inspect_err(|error| {
+            self.state().fault = Some(error.clone());
+        })
+    }
+
+    fn cut_files(&self, writer: &mut Writer, raft_index: u64) -> Result<(), LogError> {
+        let fs = &*self.0.fs;
+        while writer.segment.header.base_raft_index > raft_index {
+            let (emptied, before) = {
+                let mut state = self.state();
+                let emptied = state.views.pop().expect("the active segment");
+                (emptied, state.views.last().expect("the cut lies within the log").clone())
+            };
+            for path in [&emptied.segment.store_path, &emptied.segment.index_path] {
+                fs.remove(path).map_err(|e| LogError::of("remove", path, &e))?;
+            }
+            fs.sync_dir(&self.0.dir).map_err(|e| LogError::of(SYNC, &self.0.dir, &e))?;
+            *writer = Writer::resume(fs, before)?;
+        }
+        let view = writer.view();
+        let extent = crate::read::extent_before(fs, &view, raft_index).map_err(|error| {
+            LogError::Stopped {
+                operation: "read",
+                path: view.segment.store_path.clone(),
+                message: error.to_string(),
+            }
+        })?;
+        writer.cut(extent)?;
+        let mut state = self.state();
+        *state.views.last_mut().expect("the active segment") = writer.view();
+        state.tail.clear();
+        state.bounds.durable_raft_index = extent.end_raft_index - 1;
+        state.end_at(&extent);
+        Ok(())
+    }
+
+    /// Moves the start to that of `checkpoint` (never back, at most the end), durably, and deletes the segments wholly
+    /// below it. The checkpoint describes an applied position, behind which no frame is deleted.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be written, or a file not be deleted. The start has moved only if the checkpoint
+    /// was written; what was not deleted is at the next start.
+    pub fn trim(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let _writer = self.writer();
+        self.put_checkpoint(checkpoint)?;
+        let removed: Vec<View> = {
+            let mut state = self.state();
+            let start =
+                checkpoint.start_offset.clamp(state.bounds.start_offset, state.bounds.end_offset);
+            state.bounds.start_offset = start;
+            let sealed = state.views.len().saturating_sub(1);
+            let below = state.views[..sealed].iter().take_while(|view| {
+                let applied = view.extent.end_raft_index <= checkpoint.raft_index + 1;
+                applied && view.extent.end_offset <= start
+            });
+            let count = below.count();
+            let removed = state.views.drain(..count).collect();
+            if let Some(first) = state.views.first() {
+                state.bounds.first_raft_index = first.segment.header.base_raft_index;
+            }
+            removed
+        };
+        for view in &removed {
+            self.0.open_segments.forget(&view.segment);
+            for path in [&view.segment.store_path, &view.segment.index_path] {
+                self.0.fs.remove(path).map_err(|e| LogError::of("remove", path, &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the checkpoint, durably.
+    ///
+    /// # Errors
+    /// If it cannot be written; the old one is then still there. The log itself goes on.
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let _writer = self.writer();
+        self.put_checkpoint(checkpoint)
+    }
+
+    fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let bounds = {
+            let state = self.state();
+            if let Some(damage) = state.damage.first() {
+                return Err(LogError::Damaged(damage.clone()));
+            }
+            state.bounds
+        };
+        assert!(
+            checkpoint.raft_index <= bounds.durable_raft_index,
+            "a checkpoint at {} of a log that is durable up to {}",
+            checkpoint.raft_index,
+            bounds.durable_raft_index
+        );
+        let end_offset =
+            self.end_offset_at(checkpoint.raft_index).unwrap_or(checkpoint.start_offset);
+        let stored = StoredCheckpoint { checkpoint: checkpoint.clone(), end_offset };
+        checkpoint::write(&*self.0.fs, &self.0.dir, &stored)
+    }
+
+    /// Where the log begins and ends.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.state().bounds
+    }
+
+    /// Bytes of the store files, as far as they are durable.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.state().views.iter().map(|view| view.extent.end_position).sum()
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.state().views.len()
+    }
+
+    /// The sealed segments, oldest first: what retention decides on.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        let state = self.state();
+        let sealed = state.views.len().saturating_sub(1);
+        let describe = |view: &View| SealedSegment {
+            base_offset: view.segment.header.base_offset,
+            end_offset: view.extent.end_offset,
+            bytes: view.extent.end_position,
+            last_timestamp_ms: view.extent.last_timestamp_ms,
+        };
+        state.views[..sealed].iter().map(describe).collect()
+    }
+
+    /// From the next frame on, seal segments at another size.
+    pub fn set_segment_bytes(&self, segment_bytes: u64) {
+        self.0.config.lock().expect("no panic while it is held").segment_bytes = segment_bytes;
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        let config = self.0.config.lock().expect("no panic while it is held");
+        config.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("no thread panics while it holds the state")
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.0.writer.lock().expect("no thread panics while it writes")
+    }
+}
+
+impl State {
+    fn check_writable(&self) -> Result<(), LogError> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        let bounds = &mut self.bounds;
+        assert_eq!(frame.raft_index, bounds.last_raft_index + 1, "a frame extends the log");
+        assert_eq!(frame.base_offset, bounds.end_offset, "a frame begins where the log ends");
+        assert!(frame.timestamp_ms >= bounds.last_timestamp_ms, "time never goes back in a log");
+        assert!(frame.kind == Kind::Batch || frame.record_count == 0, "only batches have records");
+        bounds.last_raft_index = frame.raft_index;
+        bounds.last_term = frame.term;
+        bounds.end_offset = frame.end_offset();
+        bounds.last_timestamp_ms = frame.timestamp_ms;
+        self.tail.push(frame);
+    }
+
+    /// Drops frames that were staged and are not durable, from `raft_index` on.
+    fn drop_staged(&mut self, raft_index: u64) {
+        assert!(raft_index > self.bounds.durable_raft_index, "durable frames are not staged");
+        self.tail.truncate(raft_index);
+        if let Some(last) =
+            self.tail.last().map(|frame| (frame.term, frame.timestamp_ms, frame.end_offset()))
+        {
+            self.bounds.last_raft_index =
+                raft_index.saturating_sub(1).min(self.bounds.last_raft_index);
+            (self.bounds.last_term, self.bounds.last_timestamp_ms, self.bounds.end_offset) = last;
+        } else {
+            let extent = self.views.last().expect("a log has an active segment").extent;
+            self.end_at(&extent);
+        }
+    }
+
+    /// The log ends where its files end.
+    fn end_at(&mut self, extent: &crate::segment::Extent) {
+        self.bounds.last_raft_index = extent.end_raft_index - 1;
+        self.bounds.last_term = extent.last_term;
+        self.bounds.end_offset = extent.end_offset;
+        self.bounds.last_timestamp_ms = extent.last_timestamp_ms;
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("dir", &self.0.dir).field("bounds", &self.bounds()).finish()
+    }
+}
+
+/// The payload of a trim frame.
+#[must_use]
+pub fn trim_payload(start_offset: u64) -> Bytes {
+    Bytes::copy_from_slice(&start_offset.to_le_bytes())
+}

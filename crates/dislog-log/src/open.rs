@@ -1,0 +1,153 @@
+//! Turning what recovery found into a log that can be used.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{LogError, SYNC};
+use crate::fs::Fs;
+use crate::index;
+use crate::log::{Bounds, Config, Log, Recovery, Shared, State};
+use crate::open_segments::OpenSegments;
+use crate::recovery::{Examined, ExaminedSegment, examine};
+use crate::segment::{Extent, View};
+use crate::store::StoreHeader;
+use crate::tail::Tail;
+use crate::writer::Writer;
+
+/// See [`Log::open`].
+pub(crate) fn open(
+    fs: Arc<dyn Fs>,
+    dir: &Path,
+    config: Config,
+) -> Result<(Log, Recovery), LogError> {
+    create_dir(&*fs, dir)?;
+    let examined = examine(&*fs, dir, false)?;
+    let mut recovery = Recovery {
+        checkpoint: examined.stored_checkpoint().map(|stored| stored.checkpoint.clone()),
+        torn_bytes: 0,
+        damage: examined.damage.first().cloned(),
+    };
+    let writer = if examined.damage.is_empty() {
+        recovery.torn_bytes = examined.segments.last().map_or(0, |segment| segment.torn_bytes);
+        Some(repair(&*fs, dir, &examined)?)
+    } else {
+        None
+    };
+    let state = state(&examined, recovery.checkpoint.as_ref(), writer.as_ref());
+    let log = Log(Arc::new(Shared {
+        fs,
+        dir: dir.to_owned(),
+        config: Mutex::new(config),
+        state: Mutex::new(state),
+        writer: Mutex::new(writer),
+        open_segments: OpenSegments::default(),
+    }));
+    Ok((log, recovery))
+}
+
+fn create_dir(fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+    match fs.list(dir) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(LogError::of("list", dir, &error)),
+    }
+    fs.create_dir_all(dir).map_err(|e| LogError::of("create", dir, &e))?;
+    let parent = dir.parent().unwrap_or(dir);
+    fs.sync_dir(parent).map_err(|e| LogError::of(SYNC, parent, &e))
+}
+
+/// Makes the files what recovery decided they are, and opens the last to write.
+fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogError> {
+    for path in &examined.leftovers {
+        match fs.remove(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::of("remove", path, &e));
+            }
+            _ => {}
+        }
+    }
+    for segment in &examined.segments {
+        write_rows(fs, segment)?;
+    }
+    let Some(last) = examined.segments.last() else {
+        return Writer::create(fs, dir, first_header(fs, examined));
+    };
+    let mut writer = Writer::resume(fs, last.view.clone())?;
+    if last.torn_bytes > 0 {
+        writer.cut(last.view.extent)?;
+    }
+    writer.rewrite(fs, last.proven_raft_index)?;
+    Ok(writer)
+}
+
+/// The index is a hint, but the one that is written from now on must be whole.
+fn write_rows(fs: &dyn Fs, segment: &ExaminedSegment) -> Result<(), LogError> {
+    let Some(rows) = &segment.rows else {
+        return Ok(());
+    };
+    let path = &segment.view.segment.index_path;
+    let failed = |e: io::Error| LogError::of("write", path, &e);
+    match fs.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let file = fs.create(path).map_err(failed)?;
+    index::append(&*file, 0, rows).map_err(failed)
+}
+
+fn first_header(fs: &dyn Fs, examined: &Examined) -> StoreHeader {
+    let start_offset =
+        examined.stored_checkpoint().map_or(0, |stored| stored.checkpoint.start_offset);
+    StoreHeader {
+        segment_id: fs.random(),
+        base_offset: start_offset,
+        base_raft_index: 1,
+        previous_term: 0,
+        previous_timestamp_ms: 0,
+    }
+}
+
+fn state(examined: &Examined, checkpoint: Option<&Checkpoint>, writer: Option<&Writer>) -> State {
+    let mut views: Vec<View> = examined.segments.iter().map(|s| s.view.clone()).collect();
+    if let Some(writer) = writer {
+        views.pop();
+        views.push(writer.view());
+    }
+    let floor = checkpoint.map_or(0, |checkpoint| checkpoint.start_offset);
+    let nothing = StoreHeader {
+        segment_id: 0,
+        base_offset: floor,
+        base_raft_index: 1,
+        previous_term: 0,
+        previous_timestamp_ms: 0,
+    };
+    let first = views.first().map_or(nothing, |view| view.segment.header);
+    let last = views.last().map_or(Extent::empty(&nothing), |view| view.extent);
+    let damage_end = examined.damage.iter().map(|damage| damage.to_offset).max().unwrap_or(0);
+    let bounds = Bounds {
+        start_offset: first_offset(examined, first.base_offset).max(floor),
+        end_offset: last.end_offset.max(damage_end),
+        first_raft_index: first.base_raft_index,
+        last_raft_index: last.end_raft_index - 1,
+        last_term: last.last_term,
+        durable_raft_index: last.end_raft_index - 1,
+        last_timestamp_ms: last.last_timestamp_ms,
+    };
+    let fault = examined.damage.first().cloned().map(LogError::Damaged);
+    State {
+        bounds,
+        views,
+        tail: Tail::default(),
+        fault,
+        damage: examined.damage.clone(),
+        dropped: 0,
+    }
+}
+
+/// The first offset of the log, be it damaged.
+fn first_offset(examined: &Examined, first_base: u64) -> u64 {
+    let damaged = examined.damage.iter().map(|damage| damage.from_offset).min();
+    damaged.map_or(first_base, |damaged| damaged.min(first_base))
+}

@@ -1,0 +1,147 @@
+//! Writing the active segment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{LogError, SYNC};
+use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
+use crate::fs::{File, Fs};
+use crate::index::{self, Row};
+use crate::segment::{Extent, Segment, View};
+use crate::store::{self, StoreHeader};
+
+/// How much is written again at a time.
+const REWRITE_BYTES: usize = 1 << 20;
+
+/// The active segment, held by whoever writes the log.
+///
+/// - `extent` covers exactly the frames written so far; only some of them may be durable.
+/// - What lies behind the extent in the files is rubbish of a failed write, and is overwritten.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub segment: Arc<Segment>,
+    pub extent: Extent,
+    store: Arc<dyn File>,
+    index: Arc<dyn File>,
+}
+
+impl Writer {
+    /// Creates a segment and makes its name durable.
+    pub(crate) fn create(fs: &dyn Fs, dir: &Path, header: StoreHeader) -> Result<Writer, LogError> {
+        let segment = Segment::new(dir, header);
+        let (store_path, index_path) = (&segment.store_path, &segment.index_path);
+        // Leftovers of an attempt that the full disk ended, or of a segment that was cut away.
+        for path in [store_path, index_path] {
+            match fs.remove(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LogError::of("remove", path, &e));
+                }
+                _ => {}
+            }
+        }
+        let index = fs.create(index_path).map_err(|e| LogError::of("create", index_path, &e))?;
+        let store = store::create(fs, store_path, &header)
+            .map_err(|e| LogError::of("create", store_path, &e))?;
+        fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
+        let extent = Extent::empty(&header);
+        Ok(Writer { segment: Arc::new(segment), extent, store, index })
+    }
+
+    /// Goes on behind `view`.
+    pub(crate) fn resume(fs: &dyn Fs, view: View) -> Result<Writer, LogError> {
+        let View { segment, extent } = view;
+        let open = |path: &Path| fs.open(path).map_err(|e| LogError::of("open", path, &e));
+        let (store, index) = (open(&segment.store_path)?, open(&segment.index_path)?);
+        Ok(Writer { segment, extent, store, index })
+    }
+
+    /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any frame.
+    pub(crate) fn fits(&self, extent: &Extent, frame: &Frame, segment_bytes: u64) -> bool {
+        let records = frame.end_offset() - self.segment.header.base_offset;
+        let end_position = extent.end_position + frame.frame_bytes() as u64;
+        let relative_fits = records < u64::from(u32::MAX) && end_position < u64::from(u32::MAX);
+        extent.rows == 0 || (end_position <= segment_bytes && relative_fits)
+    }
+
+    /// Writes `frames` behind the extent, not yet durably. If that fails the extent stays as it was.
+    pub(crate) fn write(&mut self, frames: &[Frame], durable: u64) -> Result<(), LogError> {
+        let mut extent = self.extent;
+        let mut rows = Vec::with_capacity(frames.len() * index::ROW_BYTES as usize);
+        let mut headers: Vec<[u8; FRAME_HEADER_BYTES]> = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let header = FrameHeader::of(frame, durable);
+            Row::of(&header, extent.end_position).encode(&self.segment.header, &mut rows);
+            headers.push(header.encode(self.segment.header.segment_id));
+            extent = extent.with(&header, extent.end_position);
+        }
+        let parts: Vec<&[u8]> =
+            headers.iter().zip(frames).flat_map(|(h, f)| [&h[..], &f.payload[..]]).collect();
+        index::append(&*self.index, self.extent.rows, &rows)
+            .map_err(|e| LogError::of("write", &self.segment.index_path, &e))?;
+        self.store
+            .write_at(&parts, self.extent.end_position)
+            .map_err(|e| LogError::of("write", &self.segment.store_path, &e))?;
+        self.extent = extent;
+        Ok(())
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
+        self.store.sync_data().map_err(|e| LogError::of(SYNC, &self.segment.store_path, &e))
+    }
+
+    /// Cuts the segment behind the first `extent.rows` frames, durably.
+    pub(crate) fn cut(&mut self, extent: Extent) -> Result<(), LogError> {
+        assert!(extent.end_position <= self.extent.end_position, "a cut never lengthens");
+        self.store
+            .set_len(extent.end_position)
+            .map_err(|e| LogError::of("cut", &self.segment.store_path, &e))?;
+        self.extent = extent;
+        self.sync()
+    }
+
+    /// Writes the frames behind `proven_raft_index` again, as they are, and syncs them.
+    ///
+    /// After a failed sync the page cache may hold frames that the disk never got, and call them clean: a process
+    /// that starts again on the same machine sees them whole, and a sync alone would not write them.
+    pub(crate) fn rewrite(&self, fs: &dyn Fs, proven_raft_index: u64) -> Result<(), LogError> {
+        let path = &self.segment.store_path;
+        let unproven = |row: &Row| row.raft_index <= proven_raft_index;
+        let number = self.segment.partition_point(fs, &self.extent, unproven);
+        let row = number.and_then(|number| match number {
+            number if number < self.extent.rows => {
+                self.segment.row(fs, &self.extent, number).map(Some)
+            }
+            _ => Ok(None),
+        });
+        let row = row.map_err(|error| LogError::Stopped {
+            operation: "read",
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+        let mut position = row.map_or(self.extent.end_position, |row| row.position);
+        let mut buffer = vec![0; REWRITE_BYTES];
+        while position < self.extent.end_position {
+            let left = self.extent.end_position - position;
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(REWRITE_BYTES);
+            let read = self.store.read_at(&mut buffer[..wanted], position);
+            let read = read.map_err(|e| LogError::of("read", path, &e))?;
+            let written = self.store.write_at(&[&buffer[..read]], position);
+            written.map_err(|e| LogError::of("write", path, &e))?;
+            position += read as u64;
+        }
+        self.sync()
+    }
+
+    /// Ends the segment: rows left over from frames that were cut away go.
+    pub(crate) fn seal(&self) -> Result<(), LogError> {
+        self.sync()?;
+        self.index
+            .set_len(self.extent.rows * index::ROW_BYTES)
+            .map_err(|e| LogError::of("cut", &self.segment.index_path, &e))
+    }
+
+    pub(crate) fn view(&self) -> View {
+        View { segment: Arc::clone(&self.segment), extent: self.extent }
+    }
+}

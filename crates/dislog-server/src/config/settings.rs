@@ -1,0 +1,201 @@
+//! The one list of settings.
+
+use std::path::PathBuf;
+
+use super::Config;
+use super::quantity::{parse_bytes, parse_ms, show_bytes, show_ms};
+
+/// One setting: how it is named, read, shown and explained.
+pub(super) struct Setting {
+    /// Its name in the file; upper case after `DISLOG_` in the environment; with dashes as a flag.
+    pub(super) key: &'static str,
+    /// A sentence for people.
+    pub(super) meaning: &'static str,
+    /// Takes a value, or says what the setting takes.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value as TOML.
+    pub(super) show: fn(&Config) -> String,
+}
+
+/// A segment smaller than this would drown the file system in files.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// A segment larger than this could not be indexed with 32-bit positions.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// Every setting, in the order people read them.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "data_dir",
+        meaning: "Where everything is kept.",
+        set: |config, text| {
+            config.data_dir = PathBuf::from(non_empty(text)?);
+            Ok(())
+        },
+        show: |config| quoted(&config.data_dir.to_string_lossy()),
+    },
+    Setting {
+        key: "name",
+        meaning: "What people call this node. Empty: its address.",
+        set: |config, text| {
+            text.clone_into(&mut config.name);
+            Ok(())
+        },
+        show: |config| quoted(&config.name),
+    },
+    Setting {
+        key: "listen",
+        meaning: "The `host:port` to listen on, for gRPC and HTTP alike. Port 0 takes a free one.",
+        set: |config, text| {
+            config.listen = host_port(text)?;
+            Ok(())
+        },
+        show: |config| quoted(&config.listen),
+    },
+    Setting {
+        key: "advertise",
+        meaning: "The `host:port` that clients dial to reach this node. Empty: the address listened on.",
+        set: |config, text| {
+            config.advertise = if text.is_empty() { String::new() } else { host_port(text)? };
+            Ok(())
+        },
+        show: |config| quoted(&config.advertise),
+    },
+    Setting {
+        key: "auto_create_topics",
+        meaning: "Create a topic when a record is first produced to it.",
+        set: |config, text| {
+            config.auto_create_topics = boolean(text)?;
+            Ok(())
+        },
+        show: |config| config.auto_create_topics.to_string(),
+    },
+    Setting {
+        key: "retention_bytes",
+        meaning: "Sealed segments are deleted while a partition holds more than this. 0 keeps everything. A topic may say otherwise.",
+        set: |config, text| {
+            config.retention_bytes = parse_bytes(text)?;
+            Ok(())
+        },
+        show: |config| show_bytes(config.retention_bytes),
+    },
+    Setting {
+        key: "retention_ms",
+        meaning: "Sealed segments are deleted once their newest record is older than this. 0 keeps everything. A topic may say otherwise.",
+        set: |config, text| {
+            config.retention_ms = parse_ms(text)?;
+            Ok(())
+        },
+        show: |config| show_ms(config.retention_ms),
+    },
+    Setting {
+        key: "segment_bytes",
+        meaning: "A segment is sealed when it would grow past this. A topic may say otherwise.",
+        set: |config, text| {
+            config.segment_bytes =
+                within(parse_bytes(text)?, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, show_bytes)?;
+            Ok(())
+        },
+        show: |config| show_bytes(config.segment_bytes),
+    },
+    Setting {
+        key: "append_bytes_in_flight_max",
+        meaning: "Bytes of appends that may be under way at once, and bytes of requests that may wait for them. More wait for their turn.",
+        set: |config, text| {
+            let least = 2 * dislog_types::limits::BATCH_BYTES_MAX as u64;
+            config.append_bytes_in_flight_max =
+                within(parse_bytes(text)?, least, 64 << 30, show_bytes)?;
+            Ok(())
+        },
+        show: |config| show_bytes(config.append_bytes_in_flight_max),
+    },
+    Setting {
+        key: "connections_max",
+        meaning: "Connections that may be open at once. More wait to be accepted.",
+        set: |config, text| {
+            let count = text.parse().map_err(|_| "give a whole number".to_owned())?;
+            config.connections_max = within(count, 1, 1_000_000, |count| count.to_string())?;
+            Ok(())
+        },
+        show: |config| config.connections_max.to_string(),
+    },
+    Setting {
+        key: "header_timeout_ms",
+        meaning: "How long a client may take to send the head of a request, and how long an idle HTTP/1.1 connection stays open.",
+        set: |config, text| {
+            config.header_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
+            Ok(())
+        },
+        show: |config| show_ms(config.header_timeout_ms),
+    },
+    Setting {
+        key: "request_timeout_ms",
+        meaning: "How long a request may take to arrive, and an append to be acknowledged.",
+        set: |config, text| {
+            config.request_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
+            Ok(())
+        },
+        show: |config| show_ms(config.request_timeout_ms),
+    },
+    Setting {
+        key: "shutdown_grace_ms",
+        meaning: "How long requests under way may take to end once the node is told to stop. Streams are ended at once.",
+        set: |config, text| {
+            config.shutdown_grace_ms = within(parse_ms(text)?, 0, 3_600_000, show_ms)?;
+            Ok(())
+        },
+        show: |config| show_ms(config.shutdown_grace_ms),
+    },
+    Setting {
+        key: "log_filter",
+        meaning: "Which telemetry is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) or `tracing` directives.",
+        set: |config, text| {
+            non_empty(text)?.clone_into(&mut config.log_filter);
+            Ok(())
+        },
+        show: |config| quoted(&config.log_filter),
+    },
+    Setting {
+        key: "log_format",
+        meaning: "How telemetry is logged: `text` or `json`.",
+        set: |config, text| match text {
+            "text" | "json" => {
+                text.clone_into(&mut config.log_format);
+                Ok(())
+            }
+            _ => Err("give text or json".to_owned()),
+        },
+        show: |config| quoted(&config.log_format),
+    },
+];
+
+const SETTINGS_MAX: usize = 15;
+const _: () = assert!(SETTINGS.len() <= SETTINGS_MAX, "more settings than anyone would read");
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn non_empty(text: &str) -> Result<&str, String> {
+    if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(text) }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "give true or false".to_owned())
+}
+
+fn host_port(text: &str) -> Result<String, String> {
+    let expected = || "give host:port, such as 127.0.0.1:8400 or [::1]:8400".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(expected());
+    }
+    Ok(text.to_owned())
+}
+
+fn within(value: u64, least: u64, most: u64, show: fn(u64) -> String) -> Result<u64, String> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("give something from {} to {}", show(least), show(most)))
+}

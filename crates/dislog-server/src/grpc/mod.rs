@@ -1,0 +1,97 @@
+//! gRPC: `log.v1.Log`, `log.v1.Admin`, health and reflection.
+//!
+//! What a request means is documented in `proto/log/v1/*.proto`. Here it is read, handed on, and answered.
+
+mod admin;
+mod consume;
+mod health;
+mod produce;
+
+use axum::Router;
+use dislog_proto::v1;
+use dislog_proto::v1::admin_server::AdminServer;
+use dislog_proto::v1::log_server::{Log, LogServer};
+use dislog_types::limits::BATCH_BYTES_MAX;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::{Builder, Error};
+
+use crate::node::{Node, topic_name};
+
+/// The most bytes of one message: a batch and the fields around it.
+pub(crate) const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
+
+/// All gRPC services of a node.
+pub(crate) fn router(node: &Node) -> Result<Router, Error> {
+    let log = LogServer::new(LogService { node: node.clone() })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(admin::AdminService { node: node.clone() });
+    let health = HealthServer::new(health::HealthService { node: node.clone() });
+    let routes = Routes::new(log)
+        .add_service(admin)
+        .add_service(health)
+        .add_service(described().build_v1()?)
+        .add_service(described().build_v1alpha()?);
+    Ok(routes.prepare().into_axum_router())
+}
+
+fn described() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(dislog_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+struct LogService {
+    node: Node,
+}
+
+#[tonic::async_trait]
+impl Log for LogService {
+    async fn produce(
+        &self,
+        request: Request<v1::ProduceRequest>,
+    ) -> Result<Response<v1::ProduceResponse>, Status> {
+        Ok(Response::new(produce::produce(&self.node, request.into_inner()).await?))
+    }
+
+    type ProduceStreamStream = produce::Answers;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<produce::Answers>, Status> {
+        Ok(Response::new(produce::stream(self.node.clone(), request.into_inner())))
+    }
+
+    async fn consume(
+        &self,
+        request: Request<v1::ConsumeRequest>,
+    ) -> Result<Response<v1::ConsumeResponse>, Status> {
+        Ok(Response::new(consume::consume(&self.node, &request.into_inner()).await?))
+    }
+
+    type ConsumeStreamStream = consume::Pages;
+
+    async fn consume_stream(
+        &self,
+        request: Request<v1::ConsumeRequest>,
+    ) -> Result<Response<consume::Pages>, Status> {
+        Ok(Response::new(consume::stream(self.node.clone(), &request.into_inner()).await?))
+    }
+
+    async fn get_servers(
+        &self,
+        request: Request<v1::GetServersRequest>,
+    ) -> Result<Response<v1::GetServersResponse>, Status> {
+        // One node is the whole cluster and leads every partition, also those that are not created yet.
+        topic_name(&request.into_inner().topic)?;
+        let server = v1::Server {
+            id: self.node.id(),
+            rpc_addr: self.node.address.clone(),
+            is_leader: true,
+            name: self.node.name().to_owned(),
+        };
+        Ok(Response::new(v1::GetServersResponse { servers: vec![server] }))
+    }
+}

@@ -1,0 +1,29 @@
+//! A Dislog node: one listener for gRPC and HTTP, its configuration and its life.
+//!
+//! ```text
+//!   listener ──▶ grpc/ (log.v1, health, reflection) ──▶ append ──▶ dislog_cluster::Partition
+//!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶
+//!    budget        every error leaves through `status`, the one table of codes and retry advice
+//! ```
+//!
+//! Promises: whatever bytes arrive on the port, the answer is a clear error, memory stays bounded and nothing
+//! panics; what was appended stays appended when its client goes away; [`Server::shutdown`] ends within the
+//! configured grace even with streams open.
+//!
+//! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and who the client is: everyone
+//! who can reach the port may do everything.
+
+mod append;
+mod budget;
+mod config;
+mod grpc;
+mod http;
+mod listener;
+mod node;
+mod preface;
+mod read;
+mod server;
+mod status;
+
+pub use config::{Config, ConfigError, Origin, Origins};
+pub use server::{Server, StartError};

@@ -1,0 +1,235 @@
+//! The one port: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and ends them in time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tower::Service as _;
+
+use crate::budget::Budgeted;
+use crate::grpc::MESSAGE_BYTES_MAX;
+use crate::node::Node;
+use crate::preface::{Prefixed, Protocol, detect};
+
+/// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// The same for all streams of a connection: what a connection can make the server hold beside the budget.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Larger frames than the 16 KiB of old cost fewer calls and wake-ups.
+const HTTP2_FRAME_BYTES_MAX: u32 = 64 << 10;
+
+/// What is buffered for a slow reader of one stream.
+const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// Requests under way on one connection: more than any client of ours has, so that it never waits for a place.
+const HTTP2_STREAMS_MAX: u32 = 1_024;
+
+/// All headers of a request together.
+const HEADERS_BYTES_MAX: u32 = 32 << 10;
+
+/// How often a silent HTTP/2 connection is asked whether it is still there.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long it may take to answer.
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a TCP connection may be silent before the kernel asks; finds dead HTTP/1.1 readers of streams.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long to wait when the system refuses to accept, having run out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers requests.
+#[derive(Clone)]
+pub(crate) struct Services {
+    /// Those of content type `application/grpc`.
+    pub(crate) grpc: Router,
+    /// All others.
+    pub(crate) http: Router,
+    /// Bounds them.
+    pub(crate) node: Node,
+}
+
+/// Serves until the node is closing; then ends every connection, at the latest after the grace.
+pub(crate) async fn serve(listener: TcpListener, services: Services) {
+    let node = services.node.clone();
+    let mut connections = JoinSet::new();
+    tokio::select! {
+        () = node.closing.wait() => {}
+        () = accept_loop(&listener, &services, &mut connections) => {}
+    }
+    drop(listener);
+    let grace = Duration::from_millis(node.config.shutdown_grace_ms);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, ended).await.is_err() {
+        let count = connections.len();
+        tracing::warn!(connections = count, "cut off connections that did not end within the grace");
+        connections.shutdown().await;
+    }
+}
+
+async fn accept_loop(listener: &TcpListener, services: &Services, connections: &mut JoinSet<()>) {
+    let connections_max = usize::try_from(services.node.config.connections_max)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let Some(place) = place(&places, connections_max).await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, services.clone(), place));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections, trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// A place for one more connection; waits for one to end if there are as many as may be.
+async fn place(places: &Arc<Semaphore>, connections_max: usize) -> Option<OwnedSemaphorePermit> {
+    if places.available_permits() == 0 {
+        tracing::warn!(connections_max, "as many connections as allowed are open; more must wait");
+    }
+    places.clone().acquire_owned().await.ok()
+}
+
+/// The client went away before it was accepted; says nothing about the next one.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn connection(stream: TcpStream, services: Services, _place: OwnedSemaphorePermit) {
+    let _counted = Counted::new(services.node.clone());
+    let header_timeout = Duration::from_millis(services.node.config.header_timeout_ms);
+    if let Err(error) = set_options(&stream) {
+        tracing::debug!(%error, "a connection went away at once");
+        return;
+    }
+    let closing = services.node.closing.clone();
+    let detected = tokio::select! {
+        detected = tokio::time::timeout(header_timeout, detect(stream)) => detected,
+        () = closing.wait() => return,
+    };
+    let Ok(Ok((protocol, stream))) = detected else { return };
+    let ended = match protocol {
+        Protocol::Http1 => serve_http1(stream, services, header_timeout).await,
+        Protocol::Http2 => serve_http2(stream, services).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))
+}
+
+async fn serve_http1(
+    stream: Prefixed,
+    services: Services,
+    header_timeout: Duration,
+) -> hyper::Result<()> {
+    let closing = services.node.closing.clone();
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEADERS_BYTES_MAX as usize)
+        .serve_connection(TokioIo::new(stream), services);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = closing.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> {
+    let closing = services.node.closing.clone();
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES_MAX)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), services);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = closing.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// An open connection, counted while it lives.
+struct Counted(Node);
+
+impl Counted {
+    fn new(node: Node) -> Counted {
+        node.connections.fetch_add(1, Ordering::Relaxed);
+        Counted(node)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl hyper::service::Service<Request<Incoming>> for Services {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if !is_grpc(&request) {
+            return Box::pin(self.http.clone().call(request.map(Body::new)));
+        }
+        let (head, body) = request.into_parts();
+        let (body, hold) = Budgeted::new(body, self.node.budget.clone(), MESSAGE_BYTES_MAX);
+        let answering = self.grpc.clone().call(Request::from_parts(head, Body::new(body)));
+        Box::pin(async move {
+            let answer = answering.await;
+            drop(hold);
+            answer
+        })
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

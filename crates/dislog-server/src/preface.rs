@@ -1,0 +1,98 @@
+//! Tells HTTP/2 from HTTP/1.1 by the first bytes of a connection.
+//!
+//! hyper's automatic server does the same but waits for those bytes without a limit of time, so that silent connections
+//! would hold their places for ever.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The protocol of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Or 1.0, or what is no HTTP at all: the HTTP/1 parser answers it.
+    Http1,
+    /// With prior knowledge.
+    Http2,
+}
+
+/// A connection whose first bytes were read already.
+pub(crate) struct Prefixed {
+    prefix: Bytes,
+    stream: TcpStream,
+}
+
+/// Reads until the protocol is clear. An error means that the client went away first.
+pub(crate) async fn detect(mut stream: TcpStream) -> io::Result<(Protocol, Prefixed)> {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    let mut len = 0;
+    let protocol = loop {
+        let read = stream.read(&mut start[len..]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        len += read;
+        if start[..len] != HTTP2_PREFACE[..len] {
+            break Protocol::Http1;
+        }
+        if len == HTTP2_PREFACE.len() {
+            break Protocol::Http2;
+        }
+    };
+    let prefix = Bytes::copy_from_slice(&start[..len]);
+    Ok((protocol, Prefixed { prefix, stream }))
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.prefix.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let taken = this.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&this.prefix[..taken]);
+        this.prefix.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,162 @@
+//! Starts a node and ends it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use dislog_cluster::{Cluster, OpenError, TopicSettings};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::listener::Services;
+use crate::node::{Closing, Node, Shared};
+use crate::{append, grpc, http, listener};
+
+/// Connections that wait to be accepted, as a hint to the kernel.
+const BACKLOG: u32 = 1_024;
+
+/// Threads that write and sync logs: enough to keep a disk busy, more would only wait for it.
+const SYNC_THREADS_MAX: usize = 8;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A fault in the program: what it says of itself cannot be served.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running node.
+pub struct Server {
+    addr: SocketAddr,
+    node: Node,
+    closing: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens the data directory, recovers it and serves.
+    ///
+    /// The address is bound first, so that a mistake is known at once, but connections are accepted only when the node can
+    /// answer them.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on or the data cannot be opened.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        let listen_error = |source| StartError::Listen { address: config.listen.clone(), source };
+        let socket = bind(&config.listen).await.map_err(listen_error)?;
+        let cluster = open(&config).await?;
+        let listener = socket.listen(BACKLOG).map_err(listen_error)?;
+        let addr = listener.local_addr().map_err(listen_error)?;
+        Ok(Server::serve(config, cluster, listener, addr)?)
+    }
+
+    fn serve(
+        config: Config,
+        cluster: Cluster,
+        listener: TcpListener,
+        addr: SocketAddr,
+    ) -> Result<Server, tonic_reflection::server::Error> {
+        let (closing, _) = watch::channel(false);
+        let address =
+            if config.advertise.is_empty() { reachable(addr) } else { config.advertise.clone() };
+        let request_timeout = Duration::from_millis(config.request_timeout_ms);
+        let node = Node::new(Shared {
+            cluster,
+            address,
+            budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
+            connections: AtomicUsize::new(0),
+            closing: Closing::new(&closing),
+            started_ms: append::now_ms(),
+            config,
+        });
+        let services =
+            Services { grpc: grpc::router(&node)?, http: http::router(&node), node: node.clone() };
+        tracing::info!(%addr, advertise = %node.address, node_id = %node.id(), "serving");
+        let serving = tokio::spawn(listener::serve(listener, services));
+        Ok(Server { addr, node, closing, serving })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Refuses new work, ends streams, syncs and returns: seconds, not minutes.
+    pub async fn shutdown(self) {
+        tracing::info!("shutting down");
+        self.closing.send_replace(true);
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener failed");
+        }
+        self.node.cluster.close().await;
+        tracing::info!("shut down");
+    }
+}
+
+async fn open(config: &Config) -> Result<Cluster, OpenError> {
+    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
+    let appends_max = usize::try_from(config.append_bytes_in_flight_max).unwrap_or(usize::MAX);
+    let settings = dislog_cluster::Config {
+        data_dir: config.data_dir.clone(),
+        topic_defaults: TopicSettings {
+            retention_bytes: config.retention_bytes,
+            retention_ms: config.retention_ms,
+            segment_bytes: config.segment_bytes,
+        },
+        appends_in_flight_bytes_max: appends_max,
+        sync_threads: (2 * parallelism).min(SYNC_THREADS_MAX),
+    };
+    let path = config.data_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || Cluster::open_real(settings));
+    opening.await.unwrap_or_else(|error| {
+        Err(OpenError::Unusable { path, message: format!("opening it failed: {error}") })
+    })
+}
+
+async fn bind(address: &str) -> io::Result<TcpSocket> {
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for addr in tokio::net::lookup_host(address).await? {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(addr) {
+            Ok(()) => return Ok(socket),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+/// An address that others can dial for one that is listened on: for "every address of this machine", the one that
+/// packets to the outside would leave from.
+fn reachable(addr: SocketAddr) -> String {
+    if !addr.ip().is_unspecified() {
+        return addr.to_string();
+    }
+    let ip = outbound_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    SocketAddr::new(ip, addr.port()).to_string()
+}
+
+/// Connecting a UDP socket sends nothing, but makes the system choose a route.
+fn outbound_ip() -> Option<IpAddr> {
+    const DOCUMENTATION_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(DOCUMENTATION_ADDRESS).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}

@@ -1,0 +1,177 @@
+//! `dislog server`: runs a node until it is told to end.
+
+use std::path::PathBuf;
+
+use dislog_server::{Config, ConfigError, Origin, Origins, Server, StartError};
+
+use crate::failure::{Exit, Failure};
+use crate::output::{Outcome, Output};
+use crate::signals::Signals;
+use crate::telemetry::{self, LogFormat};
+
+const NOTES: &str = "\
+A setting comes from its flag, else from DISLOG_<SETTING> in the environment, else from the file, else
+it has its default. SIGTERM and Ctrl-C end the node gracefully, with exit code 0; a second one at once.";
+
+/// Arguments of `dislog server`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct ServerArgs {
+    /// A TOML file with settings [env: DISLOG_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective settings, each with its origin, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+/// Defines one flag for each setting of a node, and their names and values as pairs.
+macro_rules! setting_flags {
+    ($($(#[doc = $doc:literal])+ $name:ident: $value:literal,)+) => {
+        /// A flag for each setting. What a setting takes is checked where it is defined, with those of file and environment.
+        #[derive(Debug, Default, clap::Args)]
+        struct SettingFlags {
+            $($(#[doc = $doc])+ #[arg(long, value_name = $value)] $name: Option<String>,)+
+        }
+
+        impl SettingFlags {
+            fn pairs(&self) -> Vec<(String, String)> {
+                let all = [$((stringify!($name), &self.$name)),+];
+                let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+                given.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+            }
+        }
+    };
+}
+
+setting_flags! {
+    /// Where everything is kept [default: data]
+    data_dir: "DIR",
+    /// What people call this node [default: its address]
+    name: "NAME",
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8400]
+    listen: "HOST:PORT",
+    /// The address that clients dial [default: the address listened on]
+    advertise: "HOST:PORT",
+    /// Create a topic when a record is first produced to it [default: true]
+    auto_create_topics: "BOOL",
+    /// Keep about this much per partition, unless a topic says otherwise [default: 0, everything]
+    retention_bytes: "SIZE",
+    /// Keep records about this long, unless a topic says otherwise [default: 0, for ever]
+    retention_ms: "TIME",
+    /// Seal a segment at this size, unless a topic says otherwise [default: 128MiB]
+    segment_bytes: "SIZE",
+    /// Bytes of appends that may be under way at once [default: 64MiB]
+    append_bytes_in_flight_max: "SIZE",
+    /// Connections that may be open at once [default: 1024]
+    connections_max: "COUNT",
+    /// How long the head of a request may take to arrive [default: 30s]
+    header_timeout_ms: "TIME",
+    /// How long a request may take, and an append to be acknowledged [default: 30s]
+    request_timeout_ms: "TIME",
+    /// How long requests under way may take to end at shutdown [default: 1s]
+    shutdown_grace_ms: "TIME",
+    /// What is logged: a level, or `tracing` directives [default: info]
+    log_filter: "FILTER",
+    /// How it is logged: text or json [default: text on a terminal, json elsewhere]
+    log_format: "FORMAT",
+}
+
+/// Runs a node, or prints its settings.
+pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
+    let file = args.config.or_else(|| std::env::var_os("DISLOG_CONFIG").map(PathBuf::from));
+    let (config, origins) = Config::load(file.as_deref(), environment(), &args.settings.pairs())?;
+    if args.print_config {
+        return output.bytes(config.print(&origins).as_bytes());
+    }
+    telemetry::start(&config.log_filter, log_format(&config, &origins))?;
+    let signals = Signals::listen()?;
+    let server = Server::start(config).await?;
+    tracing::info!(address = %server.addr(), version = env!("CARGO_PKG_VERSION"), "listening");
+    Ok(until_told(server, signals).await?)
+}
+
+/// Variables that are not text cannot be settings.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn log_format(config: &Config, origins: &Origins) -> LogFormat {
+    match (origins.of("log_format"), config.log_format.as_str()) {
+        (Origin::Default, _) => LogFormat::for_stderr(),
+        (_, "json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}
+
+/// Runs a server until a signal tells it to end. A second one does not wait for what is under way: nothing
+/// acknowledged is lost by that.
+pub(crate) async fn until_told(server: Server, mut signals: Signals) -> Result<(), Failure> {
+    signals.next().await;
+    tracing::info!("shutting down");
+    tokio::select! {
+        () = server.shutdown() => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        exit = signals.next() => Err(Failure::new(exit, "ended at once by a second signal")),
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::usage(error.to_string())
+            .hint("`dislog server --help` and `dislog server --print-config` show the settings")
+    }
+}
+
+impl From<ConfigError> for crate::output::Stop {
+    fn from(error: ConfigError) -> crate::output::Stop {
+        Failure::from(error).into()
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        let failure = Failure::new(Exit::Failed, error.to_string());
+        match error {
+            StartError::Listen { .. } => failure.hint(
+                "another node may be running there already; choose another port, or 0 for a free one",
+            ),
+        }
+    }
+}
+
+impl From<StartError> for crate::output::Stop {
+    fn from(error: StartError) -> crate::output::Stop {
+        Failure::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn every_setting_has_a_flag_and_no_flag_lacks_a_setting() {
+        let documentation = Config::documentation();
+        let settings: Vec<&str> = documentation
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let command = SettingFlags::augment_args(Command::new("settings"));
+        let flags: Vec<&str> = command.get_arguments().map(|flag| flag.get_id().as_str()).collect();
+        assert_eq!(flags, settings);
+    }
+
+    #[test]
+    fn only_flags_that_were_given_are_passed_on() {
+        let flags = SettingFlags { listen: Some("a:1".into()), ..SettingFlags::default() };
+        assert_eq!(flags.pairs(), [("listen".to_owned(), "a:1".to_owned())]);
+    }
+}

@@ -1,0 +1,323 @@
+//! Kill -9 under load, on the real binary.
+//!
+//! Writers of both kinds, idempotent producers and plain unary calls, add records with unique
+//! contents and note every acknowledgement. The server is killed at random moments and started
+//! again. After each start the whole log is read: every acknowledged record must be at its offset,
+//! unchanged; offsets must be dense; no content may be there twice.
+//!
+//! `DISLOG_CRASHES` sets how many kills (5), `DISLOG_SEED` repeats the moments of a run.
+
+mod node;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use dislog_client::{
+    Client, ClientOptions, ConsumerOptions, End, Error, Outcome, Producer, ProducerOptions, Record,
+    TopicSettings,
+};
+use node::door::Door;
+use node::{HANG, Node};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const TOPIC: &str = "crash";
+const PRODUCERS: usize = 4;
+const UNARY_WRITERS: usize = 2;
+/// Small, so that kills hit the rolling of segments too.
+const SEGMENT_BYTES: u64 = 1 << 20;
+/// Deliveries that a producer waits for at most.
+const PENDING_MAX: usize = 256;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_under_load_loses_and_doubles_nothing() {
+    let crashes = number("DISLOG_CRASHES").unwrap_or(5);
+    let mut random = Random(number("DISLOG_SEED").unwrap_or_else(clock_seed));
+    eprintln!("DISLOG_CRASHES={crashes} DISLOG_SEED={}", random.0);
+    let data_dir = tempfile::tempdir().unwrap();
+    let door = Door::open().await;
+    let mut node = start(data_dir.path(), &door);
+    let client = Client::connect([&door.address], ClientOptions::default()).unwrap();
+    let settings = TopicSettings { segment_bytes: Some(SEGMENT_BYTES), ..TopicSettings::default() };
+    client.create_topic(TOPIC, 1, settings).await.unwrap();
+    let load = Load::start(&client);
+    for crash in 1..=crashes {
+        let acknowledged = 1 + random.below(400);
+        load.ledger.wait_for_more(acknowledged).await;
+        door.lead_to(None);
+        // One stop in five is a clean one, so that both kinds of start follow both.
+        if random.below(5) == 0 {
+            let (status, _) = node.terminate();
+            assert!(status.success(), "a clean stop ends with {status}");
+        } else {
+            node.kill();
+        }
+        node = start(data_dir.path(), &door);
+        let promised = load.ledger.promised();
+        let found = read_all(&client).await;
+        if let Err(problem) = check(&found, &promised) {
+            panic!("after stop {crash} of {crashes}, with {} promised: {problem}", promised.len());
+        }
+    }
+    let ledger = load.finish().await;
+    let (promised, found) = (ledger.promised(), read_all(&client).await);
+    check(&found, &promised).unwrap();
+    check_order(&found).unwrap();
+    eprintln!("{crashes} stops, {} records, {} promised", found.len(), promised.len());
+    assert!(node.terminate().0.success());
+    verify(data_dir.path());
+}
+
+fn start(data_dir: &Path, door: &Door) -> Node {
+    let node = Node::start(data_dir);
+    door.lead_to(Some(node.address.clone()));
+    node
+}
+
+/// The log as it is on disk, with the program's own check.
+fn verify(data_dir: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dislog"))
+        .arg("verify")
+        .arg(data_dir)
+        .output()
+        .expect("the binary starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "dislog verify: {}\n{text}", output.status);
+}
+
+async fn read_all(client: &Client) -> Vec<(u64, Vec<u8>)> {
+    let options = ConsumerOptions { end: End::Committed, ..ConsumerOptions::default() };
+    let mut consumer = client.consumer(TOPIC, 0, options).unwrap();
+    let mut found = Vec::new();
+    while let Some(batch) = consumer.next_batch().await.unwrap() {
+        found.extend(batch.records.into_iter().map(|r| (r.offset, r.value.to_vec())));
+    }
+    found
+}
+
+/// What must hold of a log, given the records that were promised to be at their offsets.
+fn check(found: &[(u64, Vec<u8>)], promised: &BTreeMap<u64, Vec<u8>>) -> Result<(), String> {
+    let mut contents = HashSet::new();
+    for (expected, (offset, content)) in (0..).zip(found) {
+        if *offset != expected {
+            return Err(format!("offset {offset} where {expected} belongs"));
+        }
+        if !contents.insert(content) {
+            return Err(format!("{:?} is there twice", String::from_utf8_lossy(content)));
+        }
+    }
+    for (offset, content) in promised {
+        match found.get(usize::try_from(*offset).unwrap()) {
+            None => return Err(format!("offset {offset} was promised and is lost")),
+            Some((_, found)) if found != content => {
+                return Err(format!("offset {offset} was promised with another content"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What must hold once the load has ended: the records of each producer are all there, in order.
+fn check_order(found: &[(u64, Vec<u8>)]) -> Result<(), String> {
+    let mut next = [0_u64; PRODUCERS];
+    for (offset, content) in found {
+        let content = String::from_utf8_lossy(content);
+        let mut parts = content.split('-');
+        let (Some("producer"), Some(writer), Some(serial)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let next = &mut next[writer.parse::<usize>().unwrap()];
+        if serial.parse::<u64>().unwrap() != *next {
+            return Err(format!("offset {offset} holds {content:.40} where {next} comes next"));
+        }
+        *next += 1;
+    }
+    Ok(())
+}
+
+/// Every acknowledgement there was.
+struct Ledger {
+    promised: Mutex<BTreeMap<u64, Vec<u8>>>,
+    count: watch::Sender<u64>,
+}
+
+impl Ledger {
+    fn note(&self, offset: u64, content: Vec<u8>) {
+        let before = self.promised.lock().unwrap().insert(offset, content);
+        assert!(before.is_none(), "offset {offset} was given to two records");
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    fn promised(&self) -> BTreeMap<u64, Vec<u8>> {
+        self.promised.lock().unwrap().clone()
+    }
+
+    async fn wait_for_more(&self, more: u64) {
+        let mut count = self.count.subscribe();
+        let goal = *count.borrow() + more;
+        let waited = tokio::time::timeout(HANG, count.wait_for(|count| *count >= goal)).await;
+        waited.expect("the load goes on").unwrap();
+    }
+}
+
+/// The writers.
+struct Load {
+    ledger: Arc<Ledger>,
+    stop: watch::Sender<bool>,
+    writers: JoinSet<()>,
+}
+
+impl Load {
+    fn start(client: &Client) -> Load {
+        let ledger = Ledger { promised: Mutex::default(), count: watch::channel(0).0 };
+        let ledger = Arc::new(ledger);
+        let (stop, stopped) = watch::channel(false);
+        let mut writers = JoinSet::new();
+        for number in 0..PRODUCERS {
+            let options = ProducerOptions { partition: Some(0), ..ProducerOptions::default() };
+            let producer = client.producer(TOPIC, options).unwrap();
+            writers.spawn(produce(number, producer, Arc::clone(&ledger), stopped.clone()));
+        }
+        for number in 0..UNARY_WRITERS {
+            let (client, ledger) = (client.clone(), Arc::clone(&ledger));
+            writers.spawn(call(number, client, ledger, stopped.clone()));
+        }
+        Load { ledger, stop, writers }
+    }
+
+    /// Ends the load once everything sent was answered.
+    async fn finish(mut self) -> Arc<Ledger> {
+        self.stop.send_replace(true);
+        while let Some(writer) = self.writers.join_next().await {
+            writer.unwrap();
+        }
+        self.ledger
+    }
+}
+
+/// An idempotent producer: everything it sends must be delivered, whatever happens to the server.
+async fn produce(
+    number: usize,
+    producer: Producer,
+    ledger: Arc<Ledger>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut pending = std::collections::VecDeque::new();
+    for serial in 0.. {
+        if *stopped.borrow() {
+            break;
+        }
+        let content = content("producer", number, serial);
+        let delivery = producer.send(Record::new(content.clone())).await.unwrap();
+        pending.push_back((content, delivery));
+        if pending.len() == PENDING_MAX {
+            let (content, delivery) = pending.pop_front().expect("it is not empty");
+            ledger.note(delivery.await.unwrap().offset, content);
+        }
+    }
+    for (content, delivery) in pending {
+        ledger.note(delivery.await.unwrap().offset, content);
+    }
+    producer.close().await.unwrap();
+}
+
+/// Calls without idempotence: a record whose outcome is unknown is never sent again.
+async fn call(number: usize, client: Client, ledger: Arc<Ledger>, stopped: watch::Receiver<bool>) {
+    for serial in 0.. {
+        if *stopped.borrow() {
+            return;
+        }
+        let content = content("unary", number, serial);
+        let record = Record::new(content.clone());
+        match client.produce(TOPIC, 0, vec![record], None).await {
+            Ok(produced) => ledger.note(produced.offset, content),
+            Err(Error::Timeout { .. }) => {}
+            Err(error) => assert_eq!(error.outcome(), Outcome::Unknown, "{error}"),
+        }
+    }
+}
+
+/// Unique, and of many lengths.
+fn content(kind: &str, writer: usize, serial: u64) -> Vec<u8> {
+    let padding = usize::try_from((serial * 37 + 11) % 997).unwrap();
+    format!("{kind}-{writer}-{serial}-{}", "x".repeat(padding)).into_bytes()
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn clock_seed() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// SplitMix64, Steele, Lea and Flood 2014: a run is repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// The check is itself checked: it finds each kind of defect.
+mod the_check {
+    use super::*;
+
+    fn log(contents: &[&str]) -> Vec<(u64, Vec<u8>)> {
+        (0..).zip(contents.iter().map(|content| content.as_bytes().to_vec())).collect()
+    }
+
+    fn promise(offset: u64, content: &str) -> BTreeMap<u64, Vec<u8>> {
+        BTreeMap::from([(offset, content.as_bytes().to_vec())])
+    }
+
+    #[test]
+    fn passes_what_is_right() {
+        check(&log(&["a", "b", "c"]), &promise(1, "b")).unwrap();
+    }
+
+    #[test]
+    fn finds_what_is_lost() {
+        let problem = check(&log(&["a"]), &promise(1, "b")).unwrap_err();
+        assert_eq!(problem, "offset 1 was promised and is lost");
+    }
+
+    #[test]
+    fn finds_what_has_changed() {
+        let problem = check(&log(&["a", "B"]), &promise(1, "b")).unwrap_err();
+        assert_eq!(problem, "offset 1 was promised with another content");
+    }
+
+    #[test]
+    fn finds_what_is_doubled() {
+        let problem = check(&log(&["a", "b", "a"]), &BTreeMap::new()).unwrap_err();
+        assert_eq!(problem, "\"a\" is there twice");
+    }
+
+    #[test]
+    fn finds_a_hole() {
+        let mut log = log(&["a", "b", "c"]);
+        log.remove(1);
+        assert_eq!(check(&log, &BTreeMap::new()).unwrap_err(), "offset 2 where 1 belongs");
+    }
+
+    #[test]
+    fn finds_a_record_of_a_producer_that_is_missing() {
+        check_order(&log(&["producer-0-0-x", "producer-1-0-", "producer-0-1-x"])).unwrap();
+        check_order(&log(&["producer-0-0-x", "producer-0-2-x"])).unwrap_err();
+        check_order(&log(&["producer-0-1-x"])).unwrap_err();
+    }
+}

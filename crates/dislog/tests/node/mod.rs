@@ -1,0 +1,181 @@
+//! A running `dislog server` as a supervisor sees it: a process, what it says, its signals, its use
+//! of memory and processor.
+//!
+//! Linux only, like the limits it measures. Every test binary takes the part it needs.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub mod door;
+
+/// How long anything may take before it counts as hanging.
+pub const HANG: Duration = Duration::from_secs(60);
+
+/// `/proc` counts processor time in these; the number is part of Linux's interface to programs.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A running server on a free port. Dropping it kills it.
+pub struct Node {
+    /// Where it listens, `127.0.0.1:port`.
+    pub address: String,
+    pid: Pid,
+    exited: Receiver<ExitStatus>,
+    output: Arc<Mutex<String>>,
+    is_down: bool,
+}
+
+impl Node {
+    /// Starts a server on `data_dir`.
+    pub fn start(data_dir: &Path) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
+        command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        Node::spawn(command)
+    }
+
+    /// Starts a server that may have only so many files open.
+    pub fn start_with_open_files(data_dir: &Path, open_files: u32) -> Node {
+        let mut command = Command::new("sh");
+        let script =
+            "ulimit -n \"$0\" && exec \"$1\" server --listen 127.0.0.1:0 --data-dir \"$2\"";
+        command.args(["-c", script, &open_files.to_string(), env!("CARGO_BIN_EXE_dislog")]);
+        command.arg(data_dir);
+        Node::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Node {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DISLOG_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let pid = Pid::from_child(&child);
+        let output = Arc::new(Mutex::new(String::new()));
+        let (found, address) = mpsc::channel();
+        listen_to(child.stdout.take().expect("it is piped"), &output, found.clone());
+        listen_to(child.stderr.take().expect("it is piped"), &output, found);
+        let exited = reap(child);
+        let Ok(address) = address.recv_timeout(HANG) else {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("the server did not say where it listens:\n{}", output.lock().unwrap());
+        };
+        Node { address, pid, exited, output, is_down: false }
+    }
+
+    /// Pulls the plug: SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.signal_and_wait(Signal::KILL);
+    }
+
+    /// Stops it as a supervisor does, with SIGTERM: its exit status, and how long it took.
+    pub fn terminate(mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let status = self.signal_and_wait(Signal::TERM);
+        (status, start.elapsed())
+    }
+
+    /// Everything it has said.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Memory in use at the moment, and the most there was.
+    pub fn rss_bytes(&self) -> (u64, u64) {
+        let status = self.proc("status");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("Linux says");
+            line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+        };
+        (kib("VmRSS:") << 10, kib("VmHWM:") << 10)
+    }
+
+    /// Processor time used since it started.
+    pub fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        // The fields behind the name in parentheses, which may hold anything: utime is the 14th of
+        // all, stime the 15th.
+        let (_, fields) = stat.rsplit_once(')').expect("Linux says");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks: u64 =
+            [11, 12].map(|at| fields[at].parse::<u64>().expect("a number")).iter().sum();
+        Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
+        std::fs::read_dir(path).expect("the process is there").count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid.as_raw_nonzero());
+        std::fs::read_to_string(path).expect("the process is there")
+    }
+
+    fn signal_and_wait(&mut self, signal: Signal) -> ExitStatus {
+        kill_process(self.pid, signal).expect("the process is there");
+        let status = self.exited.recv_timeout(HANG);
+        let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
+        self.is_down = true;
+        status
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.is_down && self.exited.try_recv().is_err() {
+            let _ = kill_process(self.pid, Signal::KILL);
+            let _ = self.exited.recv_timeout(HANG);
+        }
+        if std::thread::panicking() {
+            eprintln!("the server said:\n{}", self.output());
+        }
+    }
+}
+
+/// Keeps what the server says, and sends the first address in it.
+fn listen_to(
+    stream: impl Read + Send + 'static,
+    output: &Arc<Mutex<String>>,
+    found: Sender<String>,
+) {
+    let output = Arc::clone(output);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if let Some(address) = address_in(&line) {
+                // Nobody listens for a second one.
+                let _ = found.send(address);
+            }
+            let mut output = output.lock().unwrap();
+            output.push_str(&line);
+            output.push('\n');
+        }
+    });
+}
+
+fn address_in(line: &str) -> Option<String> {
+    const HOST: &str = "127.0.0.1:";
+    let rest = &line[line.find(HOST)? + HOST.len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let port: u16 = rest[..digits].parse().ok()?;
+    (port != 0).then(|| format!("{HOST}{port}"))
+}
+
+fn reap(mut child: Child) -> Receiver<ExitStatus> {
+    let (ended, exited) = mpsc::channel();
+    std::thread::spawn(move || {
+        let status = child.wait().expect("a child can be waited for");
+        // A node that was dropped does not ask.
+        let _ = ended.send(status);
+    });
+    exited
+}
