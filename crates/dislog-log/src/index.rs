@@ -105,6 +105,11 @@ impl Index {
         Ok(Index { mapping: fs.map(path, mapped_rows * ROW_BYTES)?, mapped_rows, store })
     }
 
+    /// An index of `rows` rows that are somewhere else.
+    pub(crate) fn of(mapping: Arc<dyn Mapping>, store: StoreHeader, rows: u64) -> Index {
+        Index { mapping, mapped_rows: rows, store }
+    }
+
     /// Whether it has room for so many rows.
     pub(crate) fn covers(&self, rows: u64) -> bool {
         rows <= self.mapped_rows

@@ -259,12 +259,12 @@ impl Log {
             });
             let (now, later) = rest.split_at(fitting.count());
             if !now.is_empty() {
-                let before = writer.extent;
-                let written = writer.write(now, durable).and_then(|()| writer.sync());
-                if let Err(error) = written {
-                    writer.extent = before;
+                if let Err(error) = writer.write(now, durable) {
+                    // Whole frames of it may be in the file, and must not come to stand behind others one day.
+                    writer.cut(writer.extent)?;
                     return Err(error);
                 }
+                writer.sync()?;
                 self.publish(writer, now);
             }
             if later.is_empty() {

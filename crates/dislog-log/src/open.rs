@@ -23,7 +23,7 @@ pub(crate) fn open(
     config: Config,
 ) -> Result<(Log, Recovery), LogError> {
     create_dir(&*fs, dir)?;
-    let examined = examine(&*fs, dir, false)?;
+    let mut examined = examine(&*fs, dir, false)?;
     let mut recovery = Recovery {
         checkpoint: examined.stored_checkpoint().map(|stored| stored.checkpoint.clone()),
         torn_bytes: 0,
@@ -33,6 +33,7 @@ pub(crate) fn open(
         recovery.torn_bytes = examined.segments.last().map_or(0, |segment| segment.torn_bytes);
         Some(repair(&*fs, dir, &examined)?)
     } else {
+        examined.segments.iter_mut().for_each(|segment| keep_rows(dir, segment));
         None
     };
     let state = state(&examined, recovery.checkpoint.as_ref(), writer.as_ref());
@@ -60,6 +61,28 @@ fn create_dir(fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
 
 /// Makes the files what recovery decided they are, and opens the last to write.
 fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogError> {
+    let last_number = examined.segments.len().saturating_sub(1);
+    for (number, segment) in examined.segments.iter().enumerate() {
+        if number == last_number || !segment.index_agrees {
+            write_rows(fs, segment)?;
+        }
+    }
+    let Some(last) = examined.segments.last() else {
+        remove_leftovers(fs, examined)?;
+        return Writer::create(fs, dir, first_header(fs, examined));
+    };
+    let mut writer = Writer::resume(fs, last.view.clone())?;
+    if last.torn_bytes > 0 {
+        writer.cut(last.view.extent)?;
+    }
+    writer.rewrite(fs, last.proven_raft_index)?;
+    fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
+    // Only now, for what is left must be durable before what it replaces goes.
+    remove_leftovers(fs, examined)?;
+    Ok(writer)
+}
+
+fn remove_leftovers(fs: &dyn Fs, examined: &Examined) -> Result<(), LogError> {
     for path in &examined.leftovers {
         match fs.remove(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -68,33 +91,31 @@ fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogErr
             _ => {}
         }
     }
-    for segment in &examined.segments {
-        write_rows(fs, segment)?;
-    }
-    let Some(last) = examined.segments.last() else {
-        return Writer::create(fs, dir, first_header(fs, examined));
-    };
-    let mut writer = Writer::resume(fs, last.view.clone())?;
-    if last.torn_bytes > 0 {
-        writer.cut(last.view.extent)?;
-    }
-    writer.rewrite(fs, last.proven_raft_index)?;
-    Ok(writer)
+    Ok(())
 }
 
-/// The index is a hint, but the one that is written from now on must be whole.
+/// In a damaged log the files stay as they are, so rows that are not on disk stay in memory.
+fn keep_rows(dir: &Path, examined: &mut ExaminedSegment) {
+    if let Some(rows) = examined.rows.take().filter(|_| !examined.index_agrees) {
+        examined.view.segment = Arc::new(examined.view.segment.with_rows(dir, rows));
+    }
+}
+
+/// Makes an index what it should be, durably: a row of an earlier, failed write must not come back one day. That of the
+/// active segment is written even if it looks right, for the reason given at [`Writer::rewrite`].
 fn write_rows(fs: &dyn Fs, segment: &ExaminedSegment) -> Result<(), LogError> {
+    let path = &segment.view.segment.index_path;
     let Some(rows) = &segment.rows else {
         return Ok(());
     };
-    let path = &segment.view.segment.index_path;
-    let failed = |e: io::Error| LogError::of("write", path, &e);
-    match fs.remove(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    let file = fs.create(path).map_err(failed)?;
-    index::append(&*file, 0, rows).map_err(failed)
+    let file = match fs.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(path),
+        other => other,
+    };
+    let file = file.map_err(|e| LogError::of("open", path, &e))?;
+    let written = file.set_len(rows.len() as u64).and_then(|()| index::append(&*file, 0, rows));
+    written.map_err(|e| LogError::of("write", path, &e))?;
+    file.sync_data().map_err(|e| LogError::of(SYNC, path, &e))
 }
 
 fn first_header(fs: &dyn Fs, examined: &Examined) -> StoreHeader {

@@ -42,8 +42,10 @@ pub(crate) struct ExaminedSegment {
     pub torn_bytes: u64,
     /// Up to which raft index its own frames say that it was durable.
     pub proven_raft_index: u64,
-    /// The rows of the index if the index on disk is not to be trusted, encoded.
+    /// The rows that the index should have, encoded; `None` if the store was not read.
     pub rows: Option<Vec<u8>>,
+    /// Whether the index on disk has them.
+    pub index_agrees: bool,
 }
 
 impl std::fmt::Debug for Found {
@@ -80,7 +82,9 @@ pub(crate) fn examine(fs: &dyn Fs, dir: &Path, everything: bool) -> Result<Exami
     for (number, &base_offset) in bases.iter().enumerate() {
         let next = bases.get(number + 1).copied();
         match next {
-            Some(next) if next <= floor => examiner.leave(base_offset),
+            Some(next) if next <= floor && examiner.is_sound(next).map_err(failed)? => {
+                examiner.leave(base_offset);
+            }
             _ => examiner.segment(base_offset, next).map_err(failed)?,
         }
     }
@@ -120,10 +124,20 @@ impl Examiner<'_> {
         self.examined.leftovers.push(self.dir.join(format!("{stem}.index")));
     }
 
+    /// Whether a segment can be gone on from: a successor whose creation was not finished is no successor.
+    fn is_sound(&self, base_offset: u64) -> io::Result<bool> {
+        let path = self.dir.join(format!("{base_offset:020}.store"));
+        Ok(self.header(&*self.fs.open(&path)?, base_offset)?.is_some())
+    }
+
+    fn header(&self, file: &dyn File, base_offset: u64) -> io::Result<Option<StoreHeader>> {
+        Ok(read_header(file)?.filter(|header| header.base_offset == base_offset))
+    }
+
     fn segment(&mut self, base_offset: u64, next: Option<u64>) -> io::Result<()> {
         let path = self.dir.join(format!("{base_offset:020}.store"));
         let file = self.fs.open(&path)?;
-        let header = read_header(&*file)?.filter(|header| header.base_offset == base_offset);
+        let header = self.header(&*file, base_offset)?;
         let Some(header) = header else {
             return self.without_header(&path, &*file, base_offset, next);
         };
@@ -137,7 +151,13 @@ impl Examiner<'_> {
             Some(extent) => {
                 let proven_raft_index = extent.end_raft_index - 1;
                 let view = View { segment, extent };
-                ExaminedSegment { view, torn_bytes: 0, proven_raft_index, rows: None }
+                ExaminedSegment {
+                    view,
+                    torn_bytes: 0,
+                    proven_raft_index,
+                    rows: None,
+                    index_agrees: true,
+                }
             }
             None => self.scan(segment, &*file, next)?,
         };
@@ -227,9 +247,9 @@ impl Examiner<'_> {
                 self.damage(&segment.store_path, extent.end_position, extent.end_offset, next);
             }
         }
-        let rows = if self.index_agrees(&segment, &rows)? { None } else { Some(rows) };
+        let index_agrees = self.index_agrees(&segment, &rows)?;
         let view = View { segment, extent };
-        Ok(ExaminedSegment { view, torn_bytes, proven_raft_index, rows })
+        Ok(ExaminedSegment { view, torn_bytes, proven_raft_index, rows: Some(rows), index_agrees })
     }
 
     /// Where the frames behind `extent` stop verifying: where damage ends, or `None` if this is an unfinished write.

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{Damage, ReadError};
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader, Kind};
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, Mapping};
 use crate::index::{self, Index, Row};
 use crate::store::{STORE_HEADER_BYTES, Scanner, StoreHeader};
 
@@ -19,6 +19,19 @@ pub(crate) struct Segment {
     pub index_path: PathBuf,
     pub header: StoreHeader,
     files: Mutex<Option<Files>>,
+    /// The index of a damaged log, whose files are left as they were found.
+    rows: Option<Arc<MemoryRows>>,
+}
+
+/// An index in memory.
+#[derive(Debug)]
+struct MemoryRows(Vec<u8>);
+
+impl Mapping for MemoryRows {
+    fn copy_to(&self, buffer: &mut [u8], position: u64) {
+        let start = usize::try_from(position).expect("positions in memory fit it");
+        buffer.copy_from_slice(&self.0[start..start + buffer.len()]);
+    }
 }
 
 #[derive(Clone)]
@@ -87,7 +100,13 @@ impl Segment {
             index_path: dir.join(format!("{:020}.index", header.base_offset)),
             header,
             files: Mutex::new(None),
+            rows: None,
         }
+    }
+
+    /// The same segment, with `rows` (encoded) as its index in place of the one on disk.
+    pub(crate) fn with_rows(&self, dir: &Path, rows: Vec<u8>) -> Segment {
+        Segment { rows: Some(Arc::new(MemoryRows(rows))), ..Segment::new(dir, self.header) }
     }
 
     /// Lets go of the files until they are read again.
@@ -102,16 +121,22 @@ impl Segment {
         }
         let store =
             fs.open(&self.store_path).map_err(|e| ReadError::failed(&self.store_path, &e))?;
-        let map = || Index::map(fs, &self.index_path, self.header, extent.rows);
-        let index_is_whole = fs
+        let index = match &self.rows {
+            Some(rows) => Index::of(Arc::clone(rows) as Arc<dyn Mapping>, self.header, extent.rows),
+            None => self.map_index(fs, extent)?,
+        };
+        Ok(files.insert(Files { store, index }).clone())
+    }
+
+    fn map_index(&self, fs: &dyn Fs, extent: &Extent) -> Result<Index, ReadError> {
+        let is_whole = fs
             .open(&self.index_path)
             .and_then(|file| file.len())
             .is_ok_and(|bytes| bytes >= extent.rows * index::ROW_BYTES);
-        if !index_is_whole {
-            self.rebuild_index(fs, extent)?;
+        match Index::map(fs, &self.index_path, self.header, extent.rows) {
+            Ok(index) if is_whole => Ok(index),
+            _ => self.rebuild_index(fs, extent),
         }
-        let index = map().map_err(|e| ReadError::failed(&self.index_path, &e))?;
-        Ok(files.insert(Files { store, index }).clone())
     }
 
     /// The number of the first row for which `before` is false; `before` holds for a prefix.
@@ -139,15 +164,19 @@ impl Segment {
         if let Some(answer) = ask(&self.files(fs, extent)?.index) {
             return Ok(answer);
         }
-        self.rebuild_index(fs, extent)?;
+        let index = self.rebuild_index(fs, extent)?;
+        let answer = ask(&index);
+        if let Some(files) = &mut *self.files.lock().expect("no panic while it is held") {
+            files.index = index;
+        }
         let message = "the index stays bad after it was made anew".to_owned();
-        ask(&self.files(fs, extent)?.index)
-            .ok_or_else(|| ReadError::Failed { path: self.index_path.clone(), message })
+        answer.ok_or_else(|| ReadError::Failed { path: self.index_path.clone(), message })
     }
 
-    /// Writes the rows of `extent` again, from the store, over those in the index.
-    fn rebuild_index(&self, fs: &dyn Fs, extent: &Extent) -> Result<(), ReadError> {
-        let failed = |error: io::Error| ReadError::failed(&self.index_path, &error);
+    /// Writes the rows of `extent` again, from the store, over those in the index. Where they cannot be written
+    /// (a full disk must not stop readers) they stay in memory.
+    fn rebuild_index(&self, fs: &dyn Fs, extent: &Extent) -> Result<Index, ReadError> {
+        let failed = |error: io::Error| ReadError::failed(&self.store_path, &error);
         let store =
             fs.open(&self.store_path).map_err(|e| ReadError::failed(&self.store_path, &e))?;
         let mut scanner = Scanner::new(&*store, self.header.segment_id, STORE_HEADER_BYTES);
@@ -168,7 +197,11 @@ impl Segment {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(&self.index_path),
             other => other,
         };
-        index::append(&*file.map_err(failed)?, 0, &rows).map_err(failed)
+        let mapped = file
+            .and_then(|file| index::append(&*file, 0, &rows))
+            .and_then(|()| Index::map(fs, &self.index_path, self.header, extent.rows));
+        let in_memory = || Index::of(Arc::new(MemoryRows(rows)), self.header, extent.rows);
+        Ok(mapped.unwrap_or_else(|_| in_memory()))
     }
 
     /// Reads frames, each verified. Ends before the first that isn't; if that is the very first, it is an error.
@@ -180,7 +213,10 @@ impl Segment {
     ) -> Result<Vec<Frame>, ReadError> {
         let first = self.row(fs, extent, wanted.first_row)?;
         let limit = first.position.saturating_add(wanted.bytes_max);
-        let fitting = self.partition_point(fs, extent, |row| row.position <= limit)? - 1;
+        let fitting = match limit {
+            limit if limit >= extent.end_position => extent.rows,
+            _ => self.partition_point(fs, extent, |row| row.position <= limit)? - 1,
+        };
         let end_row = fitting.clamp(wanted.first_row + 1, wanted.end_row);
         let end_position = match end_row {
             row if row == extent.rows => extent.end_position,

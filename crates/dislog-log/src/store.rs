@@ -179,7 +179,9 @@ impl<'a> Scanner<'a> {
         let buffer_end = self.buffer_start + self.buffer.len() as u64;
         let within = position >= self.buffer_start && position + len as u64 <= buffer_end;
         if !within {
-            self.buffer.resize(len.max(SCAN_BYTES), 0);
+            let left =
+                usize::try_from(self.file.len()?.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.buffer.resize(len.max(SCAN_BYTES).min(left), 0);
             let read = self.file.read_at(&mut self.buffer, position)?;
             self.buffer.truncate(read);
             self.buffer_start = position;

@@ -93,7 +93,7 @@ impl Report {
         self.segments += 1;
         self.frames += extent.rows;
         self.bytes += extent.end_position;
-        if examined.rows.is_some() {
+        if !examined.index_agrees {
             self.hint(&segment.index_path, "the index is missing or differs from the store");
         }
         if examined.torn_bytes > 0 {

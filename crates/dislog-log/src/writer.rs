@@ -100,7 +100,8 @@ impl Writer {
         self.sync()
     }
 
-    /// Writes the frames behind `proven_raft_index` again, as they are, and syncs them.
+    /// Writes the frames behind `proven_raft_index` again, as they are, and syncs them; the store's header too unless
+    /// one of its frames is proven.
     ///
     /// After a failed sync the page cache may hold frames that the disk never got, and call them clean: a process
     /// that starts again on the same machine sees them whole, and a sync alone would not write them.
@@ -119,12 +120,20 @@ impl Writer {
             path: path.clone(),
             message: error.to_string(),
         })?;
+        if proven_raft_index < self.segment.header.base_raft_index {
+            let header = self.segment.header.encode();
+            self.store.write_at(&[&header], 0).map_err(|e| LogError::of("write", path, &e))?;
+        }
         let mut position = row.map_or(self.extent.end_position, |row| row.position);
         let mut buffer = vec![0; REWRITE_BYTES];
         while position < self.extent.end_position {
             let left = self.extent.end_position - position;
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(REWRITE_BYTES);
             let read = self.store.read_at(&mut buffer[..wanted], position);
+            let read = match read {
+                Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                other => other,
+            };
             let read = read.map_err(|e| LogError::of("read", path, &e))?;
             let written = self.store.write_at(&[&buffer[..read]], position);
             written.map_err(|e| LogError::of("write", path, &e))?;
@@ -133,12 +142,15 @@ impl Writer {
         self.sync()
     }
 
-    /// Ends the segment: rows left over from frames that were cut away go.
+    /// Ends the segment. Its index becomes durable too, so that rows of frames that were cut away, or of a write that
+    /// failed, do not come back: a sealed segment's index is trusted as far as its checksums go.
     pub(crate) fn seal(&self) -> Result<(), LogError> {
         self.sync()?;
+        let path = &self.segment.index_path;
         self.index
             .set_len(self.extent.rows * index::ROW_BYTES)
-            .map_err(|e| LogError::of("cut", &self.segment.index_path, &e))
+            .map_err(|e| LogError::of("cut", path, &e))?;
+        self.index.sync_data().map_err(|e| LogError::of(SYNC, path, &e))
     }
 
     pub(crate) fn view(&self) -> View {

@@ -4,6 +4,8 @@
 //! cut off; what was durable and does not verify is damage, which is reported with file, position and offsets,
 //! and is neither cut nor skipped.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! The log as its users see it: append, read, roll, trim, truncate, reopen.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use std::sync::Arc;

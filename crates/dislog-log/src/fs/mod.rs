@@ -46,6 +46,7 @@ pub trait Fs: Debug + Send + Sync {
 }
 
 /// An open file. Reads and writes say where.
+#[expect(clippy::len_without_is_empty, reason = "asking a file whether it is empty is a read")]
 pub trait File: Debug + Send + Sync {
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;

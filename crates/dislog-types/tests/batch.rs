@@ -1,0 +1,168 @@
+//! Batches against their own promises, and against another implementation of the format.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use bytes::Bytes;
+use dislog_types::batch::{ProducerStamp, records, stamp};
+use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use dislog_types::{BatchBuilder, BatchError, BatchHeader, Compression, Header, Record};
+use kafka_protocol::records::RecordBatchDecoder;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+const CODECS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
+
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let header = ("[a-z]{0,8}", any_bytes()).prop_map(|(key, value)| Header { key, value });
+    let created = prop_oneof![Just(0), 1_600_000_000_000..1_800_000_000_000i64];
+    (option::of(any_bytes()), any_bytes(), vec(header, 0..4), created)
+        .prop_map(|(key, value, headers, created_ms)| Record { key, value, headers, created_ms })
+}
+
+fn any_producer() -> impl Strategy<Value = Option<ProducerStamp>> {
+    option::of((0..i64::MAX, 0..i16::MAX, 0..i32::MAX))
+        .prop_map(|stamp| stamp.map(|(id, epoch, sequence)| ProducerStamp { id, epoch, sequence }))
+}
+
+fn build(records: &[Record], compression: Compression, producer: Option<ProducerStamp>) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for record in records {
+        assert!(builder.push(record));
+    }
+    builder.finish(compression, producer).freeze()
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(
+        sent in vec(any_record(), 1..20),
+        producer in any_producer(),
+        base_offset in 0..u64::MAX / 2,
+    ) {
+        for compression in CODECS {
+            let mut batch = build(&sent, compression, producer).to_vec();
+            stamp(&mut batch, base_offset, 5);
+            let batch = Bytes::from(batch);
+            let header = BatchHeader::verify(&batch).unwrap();
+            prop_assert_eq!(header.base_offset, base_offset);
+            prop_assert_eq!(header.record_count as usize, sent.len());
+            prop_assert_eq!(header.producer, producer);
+            prop_assert_eq!(&records(&header, &batch).unwrap(), &sent);
+        }
+    }
+
+    /// The other implementation keeps one header per key, so keys are made unlike each other here.
+    #[test]
+    fn another_implementation_reads_the_same(
+        sent in vec(any_record(), 1..20),
+        producer in any_producer(),
+        base_offset in 0..i64::MAX / 2,
+    ) {
+        let mut sent = sent;
+        for record in &mut sent {
+            for (number, header) in record.headers.iter_mut().enumerate() {
+                header.key.push_str(&number.to_string());
+            }
+        }
+        let mut batch = build(&sent, Compression::None, producer).to_vec();
+        stamp(&mut batch, base_offset.cast_unsigned(), 7);
+        let decoded = RecordBatchDecoder::decode(&mut Bytes::from(batch)).unwrap();
+        prop_assert_eq!(decoded.records.len(), sent.len());
+        for (number, (theirs, ours)) in decoded.records.iter().zip(&sent).enumerate() {
+            prop_assert_eq!(theirs.offset, base_offset + number as i64);
+            prop_assert_eq!(theirs.timestamp, ours.created_ms);
+            prop_assert_eq!(&theirs.key, &ours.key);
+            prop_assert_eq!(theirs.value.as_ref(), Some(&ours.value));
+            prop_assert_eq!(theirs.partition_leader_epoch, 7);
+            prop_assert_eq!(theirs.producer_id, producer.map_or(-1, |p| p.id));
+            let headers: Vec<(String, Bytes)> = theirs
+                .headers
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.clone().unwrap_or_default()))
+                .collect();
+            let expected: Vec<(String, Bytes)> =
+                ours.headers.iter().map(|h| (h.key.clone(), h.value.clone())).collect();
+            prop_assert_eq!(headers, expected);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..300)) {
+        if let Ok(header) = BatchHeader::parse(&bytes) {
+            let _ = records(&header, &Bytes::from(bytes));
+        }
+    }
+
+    /// With the checksum made right, so that everything behind it is reached.
+    #[test]
+    fn no_checksummed_bytes_make_it_panic(
+        sent in vec(any_record(), 1..5),
+        position in 21usize..400,
+        byte in any::<u8>(),
+        codec in 0..3usize,
+    ) {
+        let mut batch = build(&sent, CODECS[codec], None).to_vec();
+        let len = batch.len();
+        batch[21 + position % (len - 21)] = byte;
+        let crc = dislog_types::checksum::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        if let Ok(header) = BatchHeader::verify(&batch) {
+            let _ = records(&header, &Bytes::from(batch));
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_behind_the_stamp_is_noticed() {
+    let batch = build(&[Record::new("value"), Record::new("another")], Compression::None, None);
+    for bit in 0..batch.len() * 8 {
+        let stamped = bit / 8 < 8 || (12..16).contains(&(bit / 8));
+        let mut flipped = batch.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(BatchHeader::verify(&flipped).is_ok(), stamped, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_builder_refuses_what_would_pass_the_limits_and_stays_usable() {
+    let mut builder = BatchBuilder::new();
+    assert!(!builder.push(&Record::new(vec![0; BATCH_BYTES_MAX])));
+    assert_eq!(builder.record_count(), 0);
+    assert!(builder.push(&Record::new(vec![0; RECORD_BYTES_MAX])));
+    assert!(!builder.push(&Record::new(vec![0; 1 << 20])));
+    assert!(builder.push(&Record::new("small")));
+    let batch = builder.finish(Compression::None, None).freeze();
+    assert!(batch.len() <= BATCH_BYTES_MAX);
+    assert_eq!(BatchHeader::verify(&batch).unwrap().record_count, 2);
+}
+
+#[test]
+fn a_small_batch_that_decompresses_to_too_much_is_refused() {
+    for compression in [Compression::Lz4, Compression::Zstd] {
+        // Eight batches' worth of zeros, compressed outside of the builder's limit.
+        let zeros = vec![0; dislog_types::limits::BATCH_DECOMPRESSED_BYTES_MAX + 1];
+        let packed = match compression {
+            Compression::Zstd => zstd::bulk::compress(&zeros, 1).unwrap(),
+            _ => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                std::io::Write::write_all(&mut encoder, &zeros).unwrap();
+                encoder.finish().unwrap()
+            }
+        };
+        let mut batch = build(&[Record::new(vec![0; 1_000])], compression, None).to_vec();
+        batch.truncate(61);
+        batch.extend_from_slice(&packed);
+        let length = (batch.len() - 12) as u32;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = dislog_types::checksum::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        let header = BatchHeader::verify(&batch).unwrap();
+        let refused = records(&header, &Bytes::from(batch)).unwrap_err();
+        assert!(matches!(refused, BatchError::Compressed(_)), "{refused}");
+    }
+}
