@@ -15,6 +15,24 @@
 //! Promises: what [`Log::flush`] said is durable survives anything but damage, and damage is reported, never
 //! skipped; offsets are dense; a record at an offset never changes; no bytes on disk make it panic.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use dislog_log::{Config, Log, fs::RealFs};
+//! use dislog_types::{BatchBuilder, Compression, Record};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temp = tempfile::tempdir()?;
+//! # let dir = temp.path().join("log");
+//! let (log, _recovery) = Log::open(Arc::new(RealFs), &dir, Config::default())?;
+//! let mut batch = BatchBuilder::new();
+//! assert!(batch.push(&Record::new("hello")));
+//! let appended = log.append(batch.finish(Compression::None, None), 1_700_000_000_000)?;
+//! let frames = log.read(appended.base_offset, log.bounds().end_offset, 1 << 20)?;
+//! assert_eq!(frames[0].record_count, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Left out: consensus, the network, async. `dislog-cluster` drives this crate from its threads; embedded, it is
 //! driven by [`Log::append`].
 
