@@ -1,12 +1,14 @@
 //! The calls that manage topics and ask about servers.
 
 use dislog_proto::v1;
+use dislog_types::PartitionId;
 
 use crate::client::whole_topic;
 use crate::retry::Repeat;
 use crate::{Client, Error};
 
-/// Settings of a topic. As an argument: what is `None` is left as it is, or to the server's default.
+/// Settings of a topic. As an argument: what is `None` is left as it is, or to the server's
+/// default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicSettings {
     /// Keep about this many bytes per partition; 0 keeps everything.
@@ -66,7 +68,8 @@ impl Client {
     /// Creates a topic; `partitions` 0 means 1.
     ///
     /// # Errors
-    /// [`Error::TopicExists`] if there is one of that name, also when an earlier attempt of this call created it.
+    /// [`Error::TopicExists`] if there is one of that name, also when an earlier attempt of this
+    /// call created it.
     pub async fn create_topic(
         &self,
         topic: &str,
@@ -94,9 +97,15 @@ impl Client {
     /// [`Error::Timeout`] if no server answers.
     pub async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
         let answer = self
-            .call(&whole_topic(None), None, "listing topics", Repeat::Harmless, |connection| {
-                async move { connection.admin().list_topics(v1::ListTopicsRequest {}).await }
-            })
+            .call(
+                &whole_topic(None),
+                None,
+                "listing topics",
+                Repeat::Harmless,
+                |connection| async move {
+                    connection.admin().list_topics(v1::ListTopicsRequest {}).await
+                },
+            )
             .await?;
         Ok(answer.topics.into_iter().map(Topic::from).collect())
     }
@@ -134,10 +143,12 @@ impl Client {
         topic_from(answer.topic)
     }
 
-    /// Drops the records below `offset` (at most the committed offset). Returns the first offset that is left.
+    /// Drops the records below `offset` (at most the committed offset). Returns the first offset
+    /// that is left.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`], or [`Error::OutOfRange`] if the offset is beyond the committed one.
+    /// [`Error::TopicNotFound`], or [`Error::OutOfRange`] if the offset is beyond the committed
+    /// one.
     pub async fn trim_topic(&self, topic: &str, partition: u32, offset: u64) -> Result<u64, Error> {
         let id = PartitionId { topic: topic.parse()?, partition };
         let request = v1::TrimTopicRequest { topic: topic.to_owned(), partition, offset };

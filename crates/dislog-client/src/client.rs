@@ -45,8 +45,8 @@ pub struct Produced {
     pub timestamp_ms: i64,
 }
 
-/// A client of a cluster. A cheap handle: clones share one connection, beside which every [`Producer`] and
-/// [`Consumer`] has its own.
+/// A client of a cluster. A cheap handle: clones share one connection, beside which every
+/// [`Producer`] and [`Consumer`] has its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -63,8 +63,8 @@ struct Shared {
 impl Client {
     /// A client of the cluster that `servers` belong to: `host:port` or `http://host:port` each.
     ///
-    /// Nothing is dialled yet: the first call connects, to the first server that answers, and goes on trying
-    /// while servers are (re)starting, up to [`ClientOptions::request_timeout`].
+    /// Nothing is dialled yet: the first call connects, to the first server that answers, and goes
+    /// on trying while servers are (re)starting, up to [`ClientOptions::request_timeout`].
     ///
     /// # Errors
     /// [`Error::Address`] if an address cannot be used, or there is none.
@@ -98,10 +98,12 @@ impl Client {
         Consumer::new(self.clone(), id, options)
     }
 
-    /// Appends records in one request, all or none, and waits for stable storage: for a program that adds a few records
-    /// and for conditional appends. A [`Producer`] is many times faster, and retries without doubling.
+    /// Appends records in one request, all or none, and waits for stable storage: for a program
+    /// that adds a few records and for conditional appends. A [`Producer`] is many times faster,
+    /// and retries without doubling.
     ///
-    /// With `expected_offset` the records are appended only if that is the offset the first one would get.
+    /// With `expected_offset` the records are appended only if that is the offset the first one
+    /// would get.
     ///
     /// # Errors
     /// See [`Error`]. This call is repeated only where it is sure that nothing was appended.
@@ -131,8 +133,8 @@ impl Client {
         Ok(Produced { offset, count: answer.count, timestamp_ms })
     }
 
-    /// The offset that `start` means at the moment, e.g. of the first record at or after a time. It is the committed offset
-    /// if no such record exists yet.
+    /// The offset that `start` means at the moment, e.g. of the first record at or after a time. It
+    /// is the committed offset if no such record exists yet.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::OutOfRange`], or [`Error::Timeout`] if no server answers.

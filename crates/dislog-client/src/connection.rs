@@ -1,8 +1,8 @@
 //! Connections: the servers' addresses, and a channel to one of them at a time.
 //!
-//! A channel dials when it is first used and again whenever it was lost, so "connecting" never is a step of its own.
-//! Every consumer has a connection to itself, because a reader that stops taking records holds back everything
-//! that shares its HTTP/2 connection window.
+//! A channel dials when it is first used and again whenever it was lost, so "connecting" never is a
+//! step of its own. Every consumer has a connection to itself, because a reader that stops taking
+//! records holds back everything that shares its HTTP/2 connection window.
 //!
 //! Left out: following the leader. Every server forwards.
 
@@ -17,7 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
 
-/// The most bytes of one message. A batch is the largest thing in one, with room for what frames it.
+/// The most bytes of one message. A batch is the largest thing in one, with room for what frames
+/// it.
 const MESSAGE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 /// The HTTP/2 window of connections that receive little: answers and topics.
@@ -29,10 +30,12 @@ pub(crate) const WINDOW_BYTES_MIN: u32 = (1 << 16) - 1;
 /// The largest HTTP/2 window the protocol allows.
 pub(crate) const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
-/// The largest HTTP/2 frame a server may send us: larger ones cost less per byte than the protocol's 16 KiB.
+/// The largest HTTP/2 frame a server may send us: larger ones cost less per byte than the
+/// protocol's 16 KiB.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 
-/// A silent connection with work under way is probed this often, so that a vanished server is noticed.
+/// A silent connection with work under way is probed this often, so that a vanished server is
+/// noticed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the answer to a probe may take.
@@ -106,14 +109,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A new connection, not dialled yet, over which the server may send `window_bytes` ahead of what was taken.
-    /// Must be called within a Tokio runtime.
+    /// A new connection, not dialled yet, over which the server may send `window_bytes` ahead of
+    /// what was taken. Must be called within a Tokio runtime.
     pub(crate) fn new(servers: Arc<Servers>, window_bytes: u32) -> Connection {
         let channel = channel(&servers, 0, window_bytes);
         Connection { servers, window_bytes, current: 0, channel }
     }
 
-    /// Moves on to the next server after a failure. With one server this keeps the channel, which dials again by itself.
+    /// Moves on to the next server after a failure. With one server this keeps the channel, which
+    /// dials again by itself.
     pub(crate) fn move_on(&mut self) {
         let next = (self.current + 1) % self.servers.endpoints.len();
         if next != self.current {

@@ -60,8 +60,8 @@ pub enum Error {
     /// The producer was closed before this record was sent.
     #[error("the producer is closed")]
     Closed,
-    /// An earlier record was not delivered, so this one was not appended: there are no holes in what a producer adds. See
-    /// `Producer::resume`.
+    /// An earlier record was not delivered, so this one was not appended: there are no holes in
+    /// what a producer adds. See `Producer::resume`.
     #[error("not appended, because an earlier record failed: {cause}")]
     Abandoned {
         /// Why the earlier record failed.

@@ -1,7 +1,7 @@
 //! The Rust client of Dislog, a durable commit log.
 //!
-//! A [`Client`] knows the servers. From it come a [`Producer`], which adds records, a [`Consumer`], which gets them
-//! back and follows the end of the log, and the calls that manage topics.
+//! A [`Client`] knows the servers. From it come a [`Producer`], which adds records, a [`Consumer`],
+//! which gets them back and follows the end of the log, and the calls that manage topics.
 //!
 //! ```no_run
 //! use dislog_client::{Client, ClientOptions, ConsumerOptions, ProducerOptions, Record};
@@ -25,16 +25,18 @@
 //!
 //! # Promises
 //! - What a [`Delivery`] confirms is on stable storage.
-//! - A [`Producer`] neither loses nor doubles a record when a connection breaks or a server restarts, however long
-//!   that takes within [`ProducerOptions::delivery_timeout`]; on a partition, records stand in the order of `send`, and
-//!   the records acknowledged are a prefix of those sent. An error says what is known of the outcome: [`Error::outcome`].
-//! - A [`Consumer`] yields every record from its start on exactly once, in order, verified against its batch's
-//!   checksum. A range that is gone (trimmed or damaged) is an error that names it, never skipped.
+//! - A [`Producer`] neither loses nor doubles a record when a connection breaks or a server
+//!   restarts, however long that takes within [`ProducerOptions::delivery_timeout`]; on a
+//!   partition, records stand in the order of `send`, and the records acknowledged are a prefix of
+//!   those sent. An error says what is known of the outcome: [`Error::outcome`].
+//! - A [`Consumer`] yields every record from its start on exactly once, in order, verified against
+//!   its batch's checksum. A range that is gone (trimmed or damaged) is an error that names it,
+//!   never skipped.
 //! - Memory is bounded by options in bytes, and waiting is never a loop that polls.
 //!
 //! # Left out
-//! The stored form of the log, and everything a server decides. Producers and consumers are bound to a topic;
-//! a consumer reads one partition.
+//! The stored form of the log, and everything a server decides. Producers and consumers are bound
+//! to a topic; a consumer reads one partition.
 
 mod admin;
 mod client;

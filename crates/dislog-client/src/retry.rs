@@ -1,4 +1,5 @@
-//! The one place that decides what follows a failed call: from its code and the server's `ErrorInfo`.
+//! The one place that decides what follows a failed call: from its code and the server's
+//! `ErrorInfo`.
 //!
 //! ```text
 //! reason                          if repeating is harmless      if it could double
@@ -46,7 +47,8 @@ pub(crate) enum Verdict {
         /// The failed call surely had no effect.
         nothing_done: bool,
     },
-    /// The server knows nothing of this producer: raise the epoch, start its sequence again, send everything again.
+    /// The server knows nothing of this producer: raise the epoch, start its sequence again, send
+    /// everything again.
     RaiseEpoch,
     /// The batch was appended, but its offset is forgotten.
     Forgotten,
@@ -119,7 +121,8 @@ impl Failure {
         }
     }
 
-    /// The failure as a user sees it. `offset` is what was asked for or expected, where that applies.
+    /// The failure as a user sees it. `offset` is what was asked for or expected, where that
+    /// applies.
     pub(crate) fn into_error(self, id: &PartitionId, offset: Option<u64>) -> Error {
         let id = id.clone();
         match self.reason.as_deref() {
@@ -192,14 +195,16 @@ fn is_connect_error(status: &Status) -> bool {
     false
 }
 
-/// Waits that grow from failure to failure, each with a random part so that clients do not return all at once.
+/// Waits that grow from failure to failure, each with a random part so that clients do not return
+/// all at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// How long to wait now: between half of and all of a time that doubles with every failure, up to two seconds.
+    /// How long to wait now: between half of and all of a time that doubles with every failure, up
+    /// to two seconds.
     pub(crate) fn next(&mut self) -> Duration {
         self.wait(rand::random_range(0.5..=1.0))
     }

@@ -1,4 +1,5 @@
-//! Small files that are replaced as a whole: after a crash at any moment there is either the old content or the new.
+//! Small files that are replaced as a whole: after a crash at any moment there is either the old
+//! content or the new.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use dislog_log::fs::Fs;
 /// The most bytes a small file may have: a larger one is not ours, and is not read into memory.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Replaces the content of `path`, durably: written beside it, synced, renamed over it, directory synced.
+/// Replaces the content of `path`, durably: written beside it, synced, renamed over it, directory
+/// synced.
 pub(crate) fn replace(fs: &dyn Fs, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = temporary_path(path);
     match fs.remove(&temporary) {

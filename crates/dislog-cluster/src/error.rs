@@ -1,5 +1,5 @@
-//! What goes wrong, one enum per operation. Each variant says whether anything was done, so that the edge can tell
-//! its clients whether to try again.
+//! What goes wrong, one enum per operation. Each variant says whether anything was done, so that
+//! the edge can tell its clients whether to try again.
 
 use std::path::PathBuf;
 
@@ -77,7 +77,10 @@ pub enum AppendError {
         expected: i32,
     },
     /// Appended too long ago to know its offset.
-    #[error("sequence {sequence} of producer {producer_id} was appended long ago; its offset is not remembered")]
+    #[error(
+        "sequence {sequence} of producer {producer_id} was appended long ago; its offset is not \
+         remembered"
+    )]
     SequenceForgotten {
         /// Whose.
         producer_id: i64,
@@ -95,7 +98,9 @@ pub enum AppendError {
         current: i16,
     },
     /// No records of this producer are retained and the sequence is not 0; not appended.
-    #[error("producer {producer_id} is not known here; raise its epoch and start its sequence at 0")]
+    #[error(
+        "producer {producer_id} is not known here; raise its epoch and start its sequence at 0"
+    )]
     ProducerUnknown {
         /// Whose.
         producer_id: i64,

@@ -6,8 +6,9 @@
 //! cluster_id = "0123456789abcdef"
 //! ```
 //!
-//! The file is TOML so that people can read it; only this much of TOML is understood: `key = value` lines, a value
-//! in quotes or a number, comments. Keys that are not known are an error: a newer version wrote them.
+//! The file is TOML so that people can read it; only this much of TOML is understood: `key = value`
+//! lines, a value in quotes or a number, comments. Keys that are not known are an error: a newer
+//! version wrote them.
 
 use std::path::Path;
 
@@ -86,13 +87,14 @@ fn parse(content: &[u8]) -> Result<NodeFile, String> {
         Some(FORMAT_VERSION) => {}
         Some(other) => {
             return Err(format!(
-                "the data directory has format {other}, this version of Dislog reads {FORMAT_VERSION}"
+                "the data directory has format {other}, this version reads {FORMAT_VERSION}"
             ));
         }
         None => return Err("format_version is missing or not a number".to_owned()),
     }
     let node_id = node_id.ok_or("node_id is missing or not 16 hexadecimal digits in quotes")?;
-    let cluster_id = cluster_id.ok_or("cluster_id is missing or not 16 hexadecimal digits in quotes")?;
+    let cluster_id =
+        cluster_id.ok_or("cluster_id is missing or not 16 hexadecimal digits in quotes")?;
     Ok(NodeFile { node_id, cluster_id })
 }
 

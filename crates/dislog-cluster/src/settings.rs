@@ -12,14 +12,16 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// The largest segment a topic may ask for: positions in a segment are 32 bits on disk.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// What is kept free on the disk: appends are refused below it, so that trims, votes and checkpoints still find
-/// room, and the node recovers by itself once something was deleted.
+/// What is kept free on the disk: appends are refused below it, so that trims, votes and
+/// checkpoints still find room, and the node recovers by itself once something was deleted.
 pub const DISK_HEADROOM_BYTES: u64 = 32 << 20;
 
-/// What an append is charged on top of its bytes while it is under way, so that small ones are counted, too.
+/// What an append is charged on top of its bytes while it is under way, so that small ones are
+/// counted, too.
 pub(crate) const APPEND_OVERHEAD_BYTES: usize = 512;
 
-/// Requests other than appends (trims, linearizable reads, changes of topics) that may be under way on a node.
+/// Requests other than appends (trims, linearizable reads, changes of topics) that may be under way
+/// on a node.
 pub(crate) const CONTROL_REQUESTS_MAX: usize = 1_024;
 
 /// Settings of a node's partitions.
@@ -107,9 +109,13 @@ mod tests {
         let settings =
             TopicSettings { retention_bytes: 0, retention_ms: 0, segment_bytes: SEGMENT_BYTES_MIN };
         let change = TopicChange { retention_ms: Some(5), ..TopicChange::default() };
-        assert_eq!(settings.changed(change).unwrap(), TopicSettings { retention_ms: 5, ..settings });
+        assert_eq!(
+            settings.changed(change).unwrap(),
+            TopicSettings { retention_ms: 5, ..settings }
+        );
         for segment_bytes in [0, SEGMENT_BYTES_MIN - 1, SEGMENT_BYTES_MAX + 1] {
-            let change = TopicChange { segment_bytes: Some(segment_bytes), ..TopicChange::default() };
+            let change =
+                TopicChange { segment_bytes: Some(segment_bytes), ..TopicChange::default() };
             assert!(settings.changed(change).is_err(), "{segment_bytes}");
         }
         let change = TopicChange { retention_ms: Some(u64::MAX), ..TopicChange::default() };

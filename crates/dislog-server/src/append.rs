@@ -1,4 +1,5 @@
-//! From what a client sent to an append: limits are checked here, so that nothing unreadable is ever stored.
+//! From what a client sent to an append: limits are checked here, so that nothing unreadable is
+//! ever stored.
 
 use bytes::{Bytes, BytesMut};
 use dislog_cluster::{Append, Appended, Partition, PendingAppend};
@@ -25,10 +26,12 @@ pub(crate) async fn from_request(request: v1::ProduceRequest) -> Result<Append, 
     let v1::ProduceRequest { records, batch, idempotence, expected_offset, .. } = request;
     if batch.is_empty() {
         let producer = idempotence.as_ref().map(stamp).transpose()?;
-        return from_records(wire_records(records)?, producer, expected_offset);
+        return from_records(&wire_records(records)?, producer, expected_offset);
     }
     if !records.is_empty() {
-        return Err(Failure::invalid("the request has both `records` and `batch`: send one of them"));
+        return Err(Failure::invalid(
+            "the request has both `records` and `batch`: send one of them",
+        ));
     }
     if idempotence.is_some() {
         return Err(Failure::invalid(
@@ -40,12 +43,14 @@ pub(crate) async fn from_request(request: v1::ProduceRequest) -> Result<Append, 
 
 /// The append of records as one batch.
 pub(crate) fn from_records(
-    records: Vec<Record>,
+    records: &[Record],
     producer: Option<ProducerStamp>,
     expected_offset: Option<u64>,
 ) -> Result<Append, Failure> {
     if records.is_empty() {
-        return Err(Failure::invalid("the request has no records: send at least one (it may be empty)"));
+        return Err(Failure::invalid(
+            "the request has no records: send at least one (it may be empty)",
+        ));
     }
     let bytes: usize = records.iter().map(|r| r.content_bytes() + RECORD_OVERHEAD_BYTES).sum();
     let mut builder = BatchBuilder::with_capacity(bytes);
@@ -126,7 +131,8 @@ pub(crate) async fn submit_to(
     Ok(partition.submit(append).await?)
 }
 
-/// The outcome of an append, awaited no longer than a request may take. Dropping this does not cancel the append.
+/// The outcome of an append, awaited no longer than a request may take. Dropping this does not
+/// cancel the append.
 pub(crate) async fn outcome(
     node: &Node,
     pending: PendingAppend,
@@ -160,7 +166,8 @@ pub(crate) fn check_header_keys<'a>(
     match keys.find(|key| key.starts_with(RESERVED_HEADER_PREFIX)) {
         None => Ok(()),
         Some(key) => Err(Failure::invalid(format!(
-            "record {number} has header {key:?}: keys that start with {RESERVED_HEADER_PREFIX:?} are reserved"
+            "record {number} has header {key:?}: keys that start with {RESERVED_HEADER_PREFIX:?} \
+                are reserved"
         ))),
     }
 }

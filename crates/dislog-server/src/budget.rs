@@ -1,9 +1,10 @@
 //! Bounds the bytes of requests that are in memory, over all connections.
 //!
-//! Without it, every one of a thousand streams on every one of a thousand connections could have the server hold all but
-//! the last byte of an 8 MiB message. A request's bytes count from their arrival until its handler is done with
-//! them; appends under way are counted by the partitions after that. When the budget is used up, arriving requests
-//! wait (their senders are held back by flow control), and are refused after the request timeout.
+//! Without it, every one of a thousand streams on every one of a thousand connections could have
+//! the server hold all but the last byte of an 8 MiB message. A request's bytes count from their
+//! arrival until its handler is done with them; appends under way are counted by the partitions
+//! after that. When the budget is used up, arriving requests wait (their senders are held back by
+//! flow control), and are refused after the request timeout.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,37 +24,70 @@ use crate::status::{Failure, kinds};
 /// Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 const PREFIX_BYTES: usize = 5;
 
+/// Requests up to this size have a budget of their own, so that they are served while large ones
+/// wait.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+
 /// Request bytes that may be in memory. A cheap handle.
 #[derive(Clone)]
 pub(crate) struct Budget {
-    bytes: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     timeout: Duration,
+}
+
+/// Which budget a request is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// It has at most 64 KiB.
+    Small,
+    /// It has more, or does not say how much.
+    Large,
+}
+
+impl Class {
+    /// The class of a request that has at most so many bytes, if it says so.
+    pub(crate) fn of(bytes_max: Option<u64>) -> Class {
+        match bytes_max {
+            Some(bytes) if bytes <= SMALL_BYTES_MAX => Class::Small,
+            _ => Class::Large,
+        }
+    }
 }
 
 /// A part of the budget; given back when dropped.
 pub(crate) type Share = OwnedSemaphorePermit;
 
 impl Budget {
-    /// A budget of so many bytes, for which requests wait so long.
+    /// A budget of so many bytes for small and as many for large requests, for which they wait so
+    /// long.
     pub(crate) fn new(bytes: u64, timeout: Duration) -> Budget {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Budget { bytes: Arc::new(Semaphore::new(bytes)), timeout }
+        let [small, large] = [(); 2].map(|()| Arc::new(Semaphore::new(bytes)));
+        Budget { small, large, timeout }
     }
 
     /// Takes so many bytes, waiting for them if need be. Safe to cancel.
-    pub(crate) async fn take(&self, bytes: usize) -> Result<Share, Failure> {
-        match self.try_take(bytes) {
+    pub(crate) async fn take(&self, class: Class, bytes: usize) -> Result<Share, Failure> {
+        match self.try_take(class, bytes) {
             Some(share) => Ok(share),
-            None => self.clone().wait(bytes).await,
+            None => self.clone().wait(class, bytes).await,
         }
     }
 
-    fn try_take(&self, bytes: usize) -> Option<Share> {
-        self.bytes.clone().try_acquire_many_owned(permits(bytes)).ok()
+    fn try_take(&self, class: Class, bytes: usize) -> Option<Share> {
+        self.of(class).try_acquire_many_owned(permits(bytes)).ok()
     }
 
-    async fn wait(self, bytes: usize) -> Result<Share, Failure> {
-        let taking = self.bytes.acquire_many_owned(permits(bytes));
+    fn of(&self, class: Class) -> Arc<Semaphore> {
+        Arc::clone(match class {
+            Class::Small => &self.small,
+            Class::Large => &self.large,
+        })
+    }
+
+    async fn wait(self, class: Class, bytes: usize) -> Result<Share, Failure> {
+        let taking = self.of(class).acquire_many_owned(permits(bytes));
         match tokio::time::timeout(self.timeout, taking).await {
             Ok(Ok(share)) => Ok(share),
             _ => Err(Failure::new(
@@ -68,12 +102,12 @@ fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// The share of one gRPC request. Its body and its handler both hold it: the body ends when the last message has
-/// been decoded, the handler when it was dealt with.
+/// The share of one gRPC request. Its body and its handler both hold it: the body ends when the
+/// last message has been decoded, the handler when it was dealt with.
 pub(crate) type Hold = Arc<Mutex<Option<Share>>>;
 
-/// The body of a gRPC request: as it comes, once the budget has room for the message it carries. A message that
-/// takes longer than the budget's timeout to arrive ends it.
+/// The body of a gRPC request: as it comes, once the budget has room for the message it carries. A
+/// message that takes longer than the budget's timeout to arrive ends it.
 pub(crate) struct Budgeted<B> {
     inner: B,
     budget: Budget,
@@ -83,13 +117,15 @@ pub(crate) struct Budgeted<B> {
     waiting: Option<(Bytes, Wait)>,
     /// When the message under way must have arrived.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The length of a message that is larger than any may be: nothing behind it is passed on.
+    too_large: Option<usize>,
 }
 
 type Wait = Pin<Box<dyn Future<Output = Result<Share, Failure>> + Send + Sync>>;
 
 impl<B> Budgeted<B> {
-    /// `inner` under `budget`, and what its handler must hold. Messages longer than `message_bytes_max` are not
-    /// counted, because the decoder refuses them by their prefix.
+    /// `inner` under `budget`, and what its handler must hold. A message longer than
+    /// `message_bytes_max` ends it.
     pub(crate) fn new(inner: B, budget: Budget, message_bytes_max: usize) -> (Budgeted<B>, Hold) {
         let hold = Hold::default();
         let framing = Framing { message_bytes_max, ..Framing::default() };
@@ -100,6 +136,7 @@ impl<B> Budgeted<B> {
             framing,
             waiting: None,
             deadline: None,
+            too_large: None,
         };
         (body, hold)
     }
@@ -109,8 +146,12 @@ impl<B> Budgeted<B> {
     }
 
     /// Takes note of `data`; what it needs that is not at hand is waited for.
-    fn admit(&mut self, data: Bytes) -> Option<Bytes> {
+    fn admit(&mut self, mut data: Bytes) -> Option<Bytes> {
         let seen = self.framing.scan(&data);
+        if let Some((position, bytes)) = seen.too_large {
+            self.too_large = Some(bytes);
+            data.truncate(position);
+        }
         if !seen.incomplete {
             self.deadline = None;
         } else if seen.started > 0 || self.deadline.is_none() {
@@ -121,13 +162,15 @@ impl<B> Budgeted<B> {
         }
         // A new message means that the handler is done with those before it.
         self.set_share(None);
-        match self.budget.try_take(seen.bytes_max) {
+        let class = Class::of(Some(seen.bytes_max as u64));
+        match self.budget.try_take(class, seen.bytes_max) {
             Some(share) => {
                 self.set_share(Some(share));
                 Some(data)
             }
             None => {
-                self.waiting = Some((data, Box::pin(self.budget.clone().wait(seen.bytes_max))));
+                self.waiting =
+                    Some((data, Box::pin(self.budget.clone().wait(class, seen.bytes_max))));
                 None
             }
         }
@@ -155,6 +198,9 @@ where
                 this.set_share(Some(share));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
+            if let Some(bytes) = this.too_large {
+                return Poll::Ready(Some(Err(Box::new(Status::from(too_large(bytes))))));
+            }
             let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -175,7 +221,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.waiting.is_none() && self.inner.is_end_stream()
+        self.waiting.is_none() && self.too_large.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -192,7 +238,16 @@ fn poll_deadline(deadline: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -
 
 /// The request did not arrive in time.
 pub(crate) fn slow() -> Failure {
-    Failure::new(&kinds::SLOW_REQUEST, "the request took too long to arrive: send it faster or smaller")
+    Failure::new(
+        &kinds::SLOW_REQUEST,
+        "the request took too long to arrive: send it faster or smaller",
+    )
+}
+
+fn too_large(bytes: usize) -> Failure {
+    let limit = crate::grpc::MESSAGE_BYTES_MAX;
+    let message = format!("the request has a message of {bytes} bytes, the limit is {limit}");
+    Failure::new(&kinds::TOO_LARGE, message)
 }
 
 /// Finds the messages in a stream of gRPC data.
@@ -214,10 +269,13 @@ struct Seen {
     bytes_max: usize,
     /// Its last message goes on.
     incomplete: bool,
+    /// Where a message begins that is too large, and its length. Nothing behind that was looked at.
+    too_large: Option<(usize, usize)>,
 }
 
 impl Framing {
     fn scan(&mut self, mut data: &[u8]) -> Seen {
+        let data_bytes = data.len();
         let mut seen = Seen::default();
         while !data.is_empty() {
             if self.rest_bytes > 0 {
@@ -226,31 +284,38 @@ impl Framing {
                 self.rest_bytes -= taken;
                 continue;
             }
+            let position = data_bytes - data.len();
             let taken = (PREFIX_BYTES - self.prefix_bytes).min(data.len());
             self.prefix[self.prefix_bytes..][..taken].copy_from_slice(&data[..taken]);
             data.advance(taken);
             self.prefix_bytes += taken;
-            if self.prefix_bytes == PREFIX_BYTES {
-                self.start(&mut seen);
+            if self.prefix_bytes < PREFIX_BYTES {
+                break;
             }
+            self.prefix_bytes = 0;
+            self.rest_bytes = message_bytes(self.prefix);
+            if self.rest_bytes > self.message_bytes_max {
+                seen.too_large = Some((position, self.rest_bytes));
+                return seen;
+            }
+            seen.started += 1;
+            seen.bytes_max = seen.bytes_max.max(self.rest_bytes);
         }
         seen.incomplete = self.rest_bytes > 0 || self.prefix_bytes > 0;
         seen
     }
+}
 
-    fn start(&mut self, seen: &mut Seen) {
-        let length = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]);
-        self.prefix_bytes = 0;
-        self.rest_bytes = length as usize;
-        seen.started += 1;
-        if self.rest_bytes <= self.message_bytes_max {
-            seen.bytes_max = seen.bytes_max.max(self.rest_bytes);
-        }
-    }
+fn message_bytes(prefix: [u8; PREFIX_BYTES]) -> usize {
+    let [_, length @ ..] = prefix;
+    u32::from_be_bytes(length) as usize
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+
     use super::*;
 
     fn message(bytes: usize) -> Vec<u8> {
@@ -272,10 +337,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_the_decoder_refuses_is_not_counted() {
-        let mut framing = Framing { message_bytes_max: 100, ..Framing::default() };
-        let seen = framing.scan(&message(101)[..50]);
-        assert_eq!(seen, Seen { started: 1, bytes_max: 0, incomplete: true });
+    /// A body that is never finished: its data, then nothing.
+    fn unfinished(data: Vec<u8>) -> impl Body<Data = Bytes, Error = Status> + Unpin {
+        let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from(data)))]);
+        let body = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+        http_body_util::StreamBody::new(Box::pin(body))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_waits_until_the_handler_of_another_is_done() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let data = |bytes| message(bytes)[..10].to_vec();
+        let (mut first, handler) = Budgeted::new(unfinished(data(600)), budget.clone(), 1_000);
+        let (mut second, _) = Budgeted::new(unfinished(data(600)), budget, 1_000);
+        assert!(first.frame().await.unwrap().is_ok());
+        drop(first);
+        assert!(second.frame().now_or_never().is_none(), "the handler still has its message");
+        drop(handler);
+        assert!(second.frame().await.unwrap().is_ok());
+        // The rest of it never comes.
+        let error = second.frame().await.unwrap().unwrap_err();
+        let status = error.downcast::<Status>().unwrap();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_waits_in_vain_is_refused() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let _all = budget.take(Class::Small, 1_000).await.unwrap();
+        let (mut body, _) = Budgeted::new(unfinished(message(1)), budget.clone(), 1_000);
+        let error = body.frame().await.unwrap().unwrap_err();
+        let status = error.downcast::<Status>().unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        // Large requests have a budget of their own.
+        assert!(budget.take(Class::Large, 1_000).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_ends_the_body_behind_those_before_it() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let (before, large) = (message(10), message(101));
+        for cut in 0..=PREFIX_BYTES {
+            let data = [&before[..], &large[..cut]].concat();
+            let rest = large[cut..].to_vec();
+            let frames = [data, rest].map(|data| Ok::<_, Status>(Frame::data(Bytes::from(data))));
+            let frames = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            let (mut body, _) = Budgeted::new(frames, budget.clone(), 100);
+            let mut passed = Vec::new();
+            let error = loop {
+                match body.frame().await.unwrap() {
+                    Ok(frame) => passed.extend_from_slice(&frame.into_data().unwrap()),
+                    Err(error) => break error.downcast::<Status>().unwrap(),
+                }
+            };
+            assert_eq!(error.code(), tonic::Code::ResourceExhausted);
+            assert!(passed.starts_with(&before) && passed.len() < before.len() + PREFIX_BYTES);
+        }
     }
 }

@@ -6,12 +6,23 @@
 //!    budget        every error leaves through `status`, the one table of codes and retry advice
 //! ```
 //!
-//! Promises: whatever bytes arrive on the port, the answer is a clear error, memory stays bounded and nothing
-//! panics; what was appended stays appended when its client goes away; [`Server::shutdown`] ends within the
-//! configured grace even with streams open.
+//! Promises: whatever bytes arrive on the port, the answer is a clear error, memory stays bounded
+//! and nothing panics; what was appended stays appended when its client goes away;
+//! [`Server::shutdown`] ends within the configured grace even with streams open.
 //!
-//! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and who the client is: everyone
-//! who can reach the port may do everything.
+//! ```no_run
+//! # async fn run() -> Result<(), dislog_server::StartError> {
+//! use dislog_server::{Config, Server};
+//!
+//! let server = Server::start(Config { data_dir: "data".into(), ..Config::default() }).await?;
+//! assert_eq!(server.addr().port(), 8400);
+//! server.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and who the client
+//! is: everyone who can reach the port may do everything.
 
 mod append;
 mod budget;

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -28,7 +28,8 @@ use crate::preface::{Prefixed, Protocol, detect};
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
-/// The same for all streams of a connection: what a connection can make the server hold beside the budget.
+/// The same for all streams of a connection: what a connection can make the server hold beside the
+/// budget.
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Larger frames than the 16 KiB of old cost fewer calls and wake-ups.
@@ -37,8 +38,9 @@ const HTTP2_FRAME_BYTES_MAX: u32 = 64 << 10;
 /// What is buffered for a slow reader of one stream.
 const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// Requests under way on one connection: more than any client of ours has, so that it never waits for a place.
-const HTTP2_STREAMS_MAX: u32 = 1_024;
+/// Requests under way on one connection: more than any client of ours has, so that it never waits
+/// for a place.
+const HTTP2_STREAMS_MAX: u32 = 512;
 
 /// All headers of a request together.
 const HEADERS_BYTES_MAX: u32 = 32 << 10;
@@ -49,11 +51,15 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long it may take to answer.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a TCP connection may be silent before the kernel asks; finds dead HTTP/1.1 readers of streams.
+/// How long a TCP connection may be silent before the kernel asks; finds dead HTTP/1.1 readers of
+/// streams.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long to wait when the system refuses to accept, having run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the same complaint is logged.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What answers requests.
 #[derive(Clone)]
@@ -79,7 +85,10 @@ pub(crate) async fn serve(listener: TcpListener, services: Services) {
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, ended).await.is_err() {
         let count = connections.len();
-        tracing::warn!(connections = count, "cut off connections that did not end within the grace");
+        tracing::warn!(
+            connections = count,
+            "cut off connections that did not end within the grace"
+        );
         connections.shutdown().await;
     }
 }
@@ -89,15 +98,21 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(connections_max));
+    let (mut full, mut refused) = (Complaint::default(), Complaint::default());
     loop {
-        let Some(place) = place(&places, connections_max).await else { return };
+        if places.available_permits() == 0 && full.is_due() {
+            tracing::warn!(connections_max, "all connections allowed are open; more must wait");
+        }
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 connections.spawn(connection(stream, services.clone(), place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "cannot accept connections, trying again");
+                if refused.is_due() {
+                    tracing::error!(%error, "cannot accept connections, trying again");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -105,12 +120,18 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
     }
 }
 
-/// A place for one more connection; waits for one to end if there are as many as may be.
-async fn place(places: &Arc<Semaphore>, connections_max: usize) -> Option<OwnedSemaphorePermit> {
-    if places.available_permits() == 0 {
-        tracing::warn!(connections_max, "as many connections as allowed are open; more must wait");
+/// Something that is logged once in a while, however often it happens.
+#[derive(Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
     }
-    places.clone().acquire_owned().await.ok()
 }
 
 /// The client went away before it was accepted; says nothing about the next one.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{Cluster, Partition, TopicChange, TopicError};
+use dislog_cluster::{AppendError, Cluster, Partition, TopicChange, TopicError};
 use dislog_proto::{DEFAULT_TOPIC, reason};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::watch;
@@ -91,9 +91,13 @@ impl Node {
 
     /// A partition to read from or to manage.
     ///
-    /// The topic of requests that name none is created by its first reader too, if topics are created by use at
-    /// all: such clients know nothing of topics.
-    pub(crate) async fn partition(&self, topic: &str, partition: u32) -> Result<Partition, Failure> {
+    /// The topic of requests that name none is created by its first reader too, if topics are
+    /// created by use at all: such clients know nothing of topics.
+    pub(crate) async fn partition(
+        &self,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Partition, Failure> {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
             Err(TopicError::NotFound(_)) if topic.is_empty() => self.create(&id).await,
@@ -110,7 +114,21 @@ impl Node {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
             Err(TopicError::NotFound(_)) => self.create(&id).await,
+            found if self.config.auto_create_topics && self.is_being_created(&id, &found) => {
+                // Creating it too waits until whoever is creating it is done.
+                self.create(&id).await
+            }
             found => Ok(found?),
+        }
+    }
+
+    fn is_being_created(&self, id: &PartitionId, found: &Result<Partition, TopicError>) -> bool {
+        match found {
+            Ok(partition) if partition.progress().committed_offset == 0 => {
+                self.cluster.unready().iter().any(|(unready, _)| unready == id)
+            }
+            Ok(_) => false,
+            Err(error) => matches!(error, TopicError::Append(AppendError::NoLeader(_))),
         }
     }
 
@@ -141,8 +159,9 @@ impl Node {
             let message = format!(
                 "{id} ends at offset {committed_offset}, so it cannot be trimmed up to {offset}"
             );
-            return Err(Failure::new(&kinds::OUT_OF_RANGE, message)
-                .with(reason::LATEST, committed_offset));
+            return Err(
+                Failure::new(&kinds::OUT_OF_RANGE, message).with(reason::LATEST, committed_offset)
+            );
         }
         Ok(partition.trim(offset).await?)
     }

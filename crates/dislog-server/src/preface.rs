@@ -1,7 +1,7 @@
 //! Tells HTTP/2 from HTTP/1.1 by the first bytes of a connection.
 //!
-//! hyper's automatic server does the same but waits for those bytes without a limit of time, so that silent connections
-//! would hold their places for ever.
+//! hyper's automatic server does the same but waits for those bytes without a limit of time, so
+//! that silent connections would hold their places for ever.
 
 use std::io;
 use std::pin::Pin;

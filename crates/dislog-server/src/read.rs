@@ -1,10 +1,9 @@
 //! Reading records in order: the one reader behind gRPC and HTTP, pages and streams.
 //!
-//! A [`Reader`] holds at most one chunk of stored batches and the decoded records of one of them, however slow its
-//! client is. It waits on the committed offset and never polls.
+//! A [`Reader`] holds at most one chunk of stored batches and the decoded records of one of them,
+//! however slow its client is. It waits on the committed offset and never polls.
 
 use dislog_cluster::{Partition, Progress, ReadError, StoredBatch};
-use dislog_types::limits::BATCH_BYTES_MAX;
 use dislog_types::{BatchHeader, Compression, Record, batch};
 
 use crate::status::{Failure, kinds};
@@ -12,8 +11,9 @@ use crate::status::{Failure, kinds};
 /// The bytes of a page unless its client says otherwise.
 pub(crate) const PAGE_BYTES_DEFAULT: usize = 1 << 20;
 
-/// The most bytes of a page, unless one record alone is larger: what a client asks for is held in memory.
-pub(crate) const PAGE_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// The most bytes of a page, unless one record or batch alone is larger: it is held in memory, and
+/// more would not make it faster.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// What a following reader takes from the log at a time when its pages are single records.
 const READ_AHEAD_BYTES: usize = 256 << 10;
@@ -49,7 +49,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// What a client asked for; 0 asks for nothing in particular, and 0 of both for exactly one record.
+    /// What a client asked for; 0 asks for nothing in particular, and 0 of both for exactly one
+    /// record.
     pub(crate) fn asked(records: usize, bytes: usize) -> Limits {
         let bytes_max = if bytes == 0 { PAGE_BYTES_DEFAULT } else { bytes.min(PAGE_BYTES_MAX) };
         let records_max = match (records, bytes) {
@@ -168,8 +169,8 @@ impl Reader {
         Ok(page)
     }
 
-    /// Whole batches up to the limits, as they are stored, without waiting; none at the end of the log. The first may
-    /// begin before the reader's position. Not safe to cancel.
+    /// Whole batches up to the limits, as they are stored, without waiting; none at the end of the
+    /// log. The first may begin before the reader's position. Not safe to cancel.
     pub(crate) async fn raw_page(&mut self, limits: Limits) -> Result<Vec<StoredBatch>, Failure> {
         let mut page: Vec<StoredBatch> = Vec::new();
         let (mut records, mut bytes) = (0, 0);

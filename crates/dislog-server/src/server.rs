@@ -52,8 +52,8 @@ pub struct Server {
 impl Server {
     /// Opens the data directory, recovers it and serves.
     ///
-    /// The address is bound first, so that a mistake is known at once, but connections are accepted only when the node can
-    /// answer them.
+    /// The address is bound first, so that a mistake is known at once, but connections are accepted
+    /// only when the node can answer them.
     ///
     /// # Errors
     /// If the address cannot be listened on or the data cannot be opened.
@@ -143,8 +143,8 @@ async fn bind(address: &str) -> io::Result<TcpSocket> {
     Err(last_error)
 }
 
-/// An address that others can dial for one that is listened on: for "every address of this machine", the one that
-/// packets to the outside would leave from.
+/// An address that others can dial for one that is listened on: for "every address of this
+/// machine", the one that packets to the outside would leave from.
 fn reachable(addr: SocketAddr) -> String {
     if !addr.ip().is_unspecified() {
         return addr.to_string();

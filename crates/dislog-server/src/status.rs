@@ -1,8 +1,8 @@
 //! The one table from what goes wrong to what clients see.
 //!
-//! A [`Failure`] is made from an error of any layer below, carries one [`Kind`], and leaves as a gRPC status with
-//! `google.rpc.ErrorInfo` and `RetryInfo`, or as an RFC 9457 problem document (`http::problem`). Both say whether sending
-//! the same request again is safe.
+//! A [`Failure`] is made from an error of any layer below, carries one [`Kind`], and leaves as a
+//! gRPC status with `google.rpc.ErrorInfo` and `RetryInfo`, or as an RFC 9457 problem document
+//! (`http::problem`). Both say whether sending the same request again is safe.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,48 +51,78 @@ const fn kind(
     Kind { reason, title, code, http, retry }
 }
 
+const NEVER: Retry = Retry::Never;
+const IF_IDEMPOTENT: Retry = Retry::IfIdempotent;
 const SOON: Retry = Retry::After(Duration::from_millis(100));
 const LATER: Retry = Retry::After(Duration::from_secs(1));
 
 /// A row each; the names say what they are.
-#[rustfmt::skip]
 pub(crate) mod kinds {
-    use Code::{AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable};
+    use Code::{
+        AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument,
+        NotFound, OutOfRange, ResourceExhausted, Unavailable,
+    };
 
     use super::*;
 
     macro_rules! kinds {
         ($($name:ident, $reason:expr, $code:ident, $http:ident, $retry:expr, $title:literal;)*) => {
-            $(pub(crate) static $name: Kind = kind($reason, $code, StatusCode::$http, $retry, $title);)*
+            $(pub(crate) static $name: Kind =
+                kind($reason, $code, StatusCode::$http, $retry, $title);)*
         };
     }
 
     kinds! {
-        INVALID,            reason::INVALID_REQUEST,     InvalidArgument,    BAD_REQUEST,           Retry::Never,        "The request is not valid";
-        TOPIC_NOT_FOUND,    reason::TOPIC_NOT_FOUND,     NotFound,           NOT_FOUND,             Retry::Never,        "No such topic or partition";
-        TOPIC_EXISTS,       reason::TOPIC_EXISTS,        AlreadyExists,      CONFLICT,              Retry::Never,        "The topic exists";
-        OUT_OF_RANGE,       reason::OFFSET_OUT_OF_RANGE, OutOfRange,         NOT_FOUND,             Retry::Never,        "No record at this offset";
-        TRIMMED,            reason::OFFSET_TRIMMED,      OutOfRange,         GONE,                  Retry::Never,        "The records were trimmed";
-        DAMAGED,            reason::DAMAGED,             DataLoss,           INTERNAL_SERVER_ERROR, Retry::Never,        "The records are damaged";
-        UNEXPECTED_OFFSET,  reason::UNEXPECTED_OFFSET,   FailedPrecondition, PRECONDITION_FAILED,   Retry::Never,        "The end of the log is another";
-        SEQUENCE_GAP,       reason::SEQUENCE_GAP,        FailedPrecondition, CONFLICT,              Retry::Never,        "Records of this producer are missing";
-        SEQUENCE_FORGOTTEN, reason::SEQUENCE_FORGOTTEN,  FailedPrecondition, CONFLICT,              Retry::Never,        "Appended too long ago to know its offset";
-        PRODUCER_FENCED,    reason::PRODUCER_FENCED,     FailedPrecondition, CONFLICT,              Retry::Never,        "A newer epoch of the producer has appended";
-        PRODUCER_UNKNOWN,   reason::PRODUCER_UNKNOWN,    FailedPrecondition, CONFLICT,              Retry::Never,        "The producer is not known";
-        NO_LEADER,          reason::NO_LEADER,           Unavailable,        SERVICE_UNAVAILABLE,   SOON,                "No leader at the moment";
-        SHUTTING_DOWN,      reason::SHUTTING_DOWN,       Unavailable,        SERVICE_UNAVAILABLE,   LATER,               "The server is shutting down";
-        UNKNOWN_OUTCOME,    reason::UNKNOWN_OUTCOME,     DeadlineExceeded,   GATEWAY_TIMEOUT,       Retry::IfIdempotent, "It is not known whether the records were appended";
-        DISK_FULL,          reason::DISK_FULL,           ResourceExhausted,  INSUFFICIENT_STORAGE,  LATER,               "The disk is full";
-        LOG_STOPPED,        reason::LOG_STOPPED,         Internal,           INTERNAL_SERVER_ERROR, Retry::Never,        "The log has stopped";
-        OVERLOADED,         reason::OVERLOADED,          ResourceExhausted,  SERVICE_UNAVAILABLE,   SOON,                "Too much is under way";
-        TOO_LARGE,          reason::TOO_LARGE,           ResourceExhausted,  PAYLOAD_TOO_LARGE,     Retry::Never,        "Too large";
-        READ_FAILED,        super::READ_FAILED,          Internal,           INTERNAL_SERVER_ERROR, LATER,               "The disk failed to read";
+        INVALID, reason::INVALID_REQUEST, InvalidArgument, BAD_REQUEST, NEVER,
+            "The request is not valid";
+        TOPIC_NOT_FOUND, reason::TOPIC_NOT_FOUND, NotFound, NOT_FOUND, NEVER,
+            "No such topic or partition";
+        TOPIC_EXISTS, reason::TOPIC_EXISTS, AlreadyExists, CONFLICT, NEVER,
+            "The topic exists";
+        OUT_OF_RANGE, reason::OFFSET_OUT_OF_RANGE, OutOfRange, NOT_FOUND, NEVER,
+            "No record at this offset";
+        TRIMMED, reason::OFFSET_TRIMMED, OutOfRange, GONE, NEVER,
+            "The records were trimmed";
+        DAMAGED, reason::DAMAGED, DataLoss, INTERNAL_SERVER_ERROR, NEVER,
+            "The records are damaged";
+        UNEXPECTED_OFFSET, reason::UNEXPECTED_OFFSET, FailedPrecondition, PRECONDITION_FAILED,
+            NEVER,
+            "The end of the log is another";
+        SEQUENCE_GAP, reason::SEQUENCE_GAP, FailedPrecondition, CONFLICT, NEVER,
+            "Records of this producer are missing";
+        SEQUENCE_FORGOTTEN, reason::SEQUENCE_FORGOTTEN, FailedPrecondition, CONFLICT, NEVER,
+            "Appended too long ago to know its offset";
+        PRODUCER_FENCED, reason::PRODUCER_FENCED, FailedPrecondition, CONFLICT, NEVER,
+            "A newer epoch of the producer has appended";
+        PRODUCER_UNKNOWN, reason::PRODUCER_UNKNOWN, FailedPrecondition, CONFLICT, NEVER,
+            "The producer is not known";
+        NO_LEADER, reason::NO_LEADER, Unavailable, SERVICE_UNAVAILABLE, SOON,
+            "No leader at the moment";
+        SHUTTING_DOWN, reason::SHUTTING_DOWN, Unavailable, SERVICE_UNAVAILABLE, LATER,
+            "The server is shutting down";
+        UNKNOWN_OUTCOME, reason::UNKNOWN_OUTCOME, DeadlineExceeded, GATEWAY_TIMEOUT, IF_IDEMPOTENT,
+            "It is not known whether the records were appended";
+        DISK_FULL, reason::DISK_FULL, ResourceExhausted, INSUFFICIENT_STORAGE, LATER,
+            "The disk is full";
+        LOG_STOPPED, reason::LOG_STOPPED, Internal, INTERNAL_SERVER_ERROR, NEVER,
+            "The log has stopped";
+        OVERLOADED, reason::OVERLOADED, ResourceExhausted, SERVICE_UNAVAILABLE, SOON,
+            "Too much is under way";
+        TOO_LARGE, reason::TOO_LARGE, ResourceExhausted, PAYLOAD_TOO_LARGE, NEVER,
+            "Too large";
+        READ_FAILED, super::READ_FAILED, Internal, INTERNAL_SERVER_ERROR, LATER,
+            "The disk failed to read";
         // Only HTTP has these; gRPC has codes of its own for them, given by its library.
-        NO_SUCH_PATH,       reason::INVALID_REQUEST,     NotFound,           NOT_FOUND,             Retry::Never,        "Nothing is here";
-        METHOD,             reason::INVALID_REQUEST,     InvalidArgument,    METHOD_NOT_ALLOWED,    Retry::Never,        "Not a method of this path";
-        NOT_ACCEPTABLE,     reason::INVALID_REQUEST,     InvalidArgument,    NOT_ACCEPTABLE,        Retry::Never,        "None of the accepted types can be given";
-        SLOW_REQUEST,       reason::INVALID_REQUEST,     DeadlineExceeded,   REQUEST_TIMEOUT,       SOON,                "The request took too long to arrive";
-        NOT_READY,          reason::NO_LEADER,           Unavailable,        SERVICE_UNAVAILABLE,   LATER,               "Not ready";
+        NO_SUCH_PATH, reason::INVALID_REQUEST, NotFound, NOT_FOUND, NEVER,
+            "Nothing is here";
+        METHOD, reason::INVALID_REQUEST, InvalidArgument, METHOD_NOT_ALLOWED, NEVER,
+            "Not a method of this path";
+        NOT_ACCEPTABLE, reason::INVALID_REQUEST, InvalidArgument, NOT_ACCEPTABLE, NEVER,
+            "None of the accepted types can be given";
+        SLOW_REQUEST, reason::INVALID_REQUEST, DeadlineExceeded, REQUEST_TIMEOUT, SOON,
+            "The request took too long to arrive";
+        NOT_READY, reason::NO_LEADER, Unavailable, SERVICE_UNAVAILABLE, LATER,
+            "Not ready";
     }
 }
 
@@ -128,7 +158,8 @@ impl Failure {
     /// One record is larger than a record may be.
     pub(crate) fn record_too_large(number: usize, bytes: usize) -> Failure {
         let message = format!(
-            "record {number} has {bytes} bytes of value, key and headers, the limit is {RECORD_BYTES_MAX}"
+            "record {number} has {bytes} bytes of value, key and headers, the limit is \
+                {RECORD_BYTES_MAX}"
         );
         Failure::new(&kinds::TOO_LARGE, message)
     }
@@ -136,18 +167,20 @@ impl Failure {
     /// The records do not fit one batch.
     pub(crate) fn batch_too_large() -> Failure {
         let message = format!(
-            "the records of the request have more than {BATCH_BYTES_MAX} bytes as one batch: send fewer at a time"
+            "the records of the request have more than {BATCH_BYTES_MAX} bytes as one batch: send \
+                fewer at a time"
         );
         Failure::new(&kinds::TOO_LARGE, message)
     }
 
     /// As given, with a fact for programs.
-    pub(crate) fn with(mut self, key: &'static str, value: impl ToString) -> Failure {
+    pub(crate) fn with(mut self, key: &'static str, value: u64) -> Failure {
         self.metadata.push((key, value.to_string()));
         self
     }
 
-    /// As given, of a request that its producer stamped, so that a retry of it is never a second append.
+    /// As given, of a request that its producer stamped, so that a retry of it is never a second
+    /// append.
     pub(crate) fn of_idempotent(mut self, idempotent: bool) -> Failure {
         self.idempotent = idempotent;
         self
@@ -221,12 +254,12 @@ impl From<ReadError> for Failure {
         let failure = Failure::new(kind, error.to_string());
         match error {
             ReadError::Trimmed { start_offset, committed_offset, .. }
-            | ReadError::BeyondEnd { start_offset, committed_offset, .. } => failure
-                .with(reason::EARLIEST, start_offset)
-                .with(reason::LATEST, committed_offset),
-            ReadError::Damaged { from_offset, to_offset, .. } => failure
-                .with(reason::DAMAGED_FROM, from_offset)
-                .with(reason::DAMAGED_TO, to_offset),
+            | ReadError::BeyondEnd { start_offset, committed_offset, .. } => {
+                failure.with(reason::EARLIEST, start_offset).with(reason::LATEST, committed_offset)
+            }
+            ReadError::Damaged { from_offset, to_offset, .. } => {
+                failure.with(reason::DAMAGED_FROM, from_offset).with(reason::DAMAGED_TO, to_offset)
+            }
             _ => failure,
         }
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::args::FormatArg;
 use crate::output::{Format, Outcome, Output};
 use crate::servers::ServersArg;
+use crate::topic::count;
 
 /// Arguments of `dislog cluster`.
 #[derive(Debug, clap::Args)]
@@ -90,6 +91,8 @@ fn show(status: &Status, output: &mut Output) -> Outcome {
     let rows = status.servers.iter().map(row).collect();
     output.table(&["ID", "NAME", "ADDRESS", "LEADS"], &["LEADS"], rows)?;
     output.line("")?;
-    output.line(&format!("{} topics, {} partitions", status.topics, status.partitions))?;
+    let topics = count(status.topics as u64, "topic");
+    let partitions = count(status.partitions as u64, "partition");
+    output.line(&format!("{topics}, {partitions}"))?;
     status.faults.iter().try_for_each(|fault| output.line(fault))
 }

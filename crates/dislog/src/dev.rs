@@ -1,7 +1,7 @@
 //! `dislog dev`: a local node to try things, that the other commands find by themselves.
 //!
-//! Its data stays from one run to the next, and does not depend on where it is started: a log that starts empty
-//! because one stands in another directory looks like a log that lost its records.
+//! Its data stays from one run to the next, and does not depend on where it is started: a log that
+//! starts empty because one stands in another directory looks like a log that lost its records.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use dislog_server::{Config, Server};
 use crate::failure::Failure;
 use crate::output::{Outcome, Output};
 use crate::profile::{DevProfile, user_dir};
-use crate::server::until_told;
+use crate::server::{start_failure, until_told};
 use crate::signals::Signals;
 use crate::telemetry::{self, LogFormat};
 
@@ -42,10 +42,11 @@ pub(crate) async fn run(args: DevArgs, output: &mut Output) -> Outcome {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string(),
         ..Config::default()
     };
-    let server = Server::start(config).await?;
+    let server = Server::start(config).await.map_err(|error| start_failure(error, "--port"))?;
     let address = server.addr().to_string();
     let profile = DevProfile::write(&address)?;
-    output.bytes(welcome(&address, &data_dir.display().to_string(), profile.is_some()).as_bytes())?;
+    output
+        .bytes(welcome(&address, &data_dir.display().to_string(), profile.is_some()).as_bytes())?;
     output.flush()?;
     until_told(server, signals).await?;
     output.line("stopped; the records stay, and are there again after the next `dislog dev`")

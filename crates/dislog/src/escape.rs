@@ -28,9 +28,9 @@ fn escape(text: &str) -> Result<(u8, usize), String> {
         Some(b'x') => {
             let digits = text.get(2..4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
             let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            return byte.map(|byte| (byte, 4)).ok_or_else(|| {
-                r"\x needs two hexadecimal digits, as in \x1f".to_owned()
-            });
+            return byte
+                .map(|byte| (byte, 4))
+                .ok_or_else(|| r"\x needs two hexadecimal digits, as in \x1f".to_owned());
         }
         _ => {
             let found: String = text.chars().take(2).collect();

@@ -15,7 +15,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// No such topic, partition or offset.
     NotFound = 3,
-    /// No server could be reached, or none can do it at the moment: the same command may work later.
+    /// No server could be reached, or none can do it at the moment: the same command may work
+    /// later.
     Unavailable = 4,
     /// Ended by Ctrl-C, as shells count it.
     Interrupted = 130,
@@ -90,17 +91,27 @@ fn exit(error: &Error) -> Exit {
 
 fn advice(error: &Error) -> Option<String> {
     let advice = match error {
-        Error::TopicNotFound(_) => "`dislog topic list` shows the topics there are, \
-             `dislog topic create` makes one",
-        Error::TopicExists(_) => "`dislog topic describe` shows it, `dislog topic alter` changes it",
+        Error::TopicNotFound(_) => {
+            "`dislog topic list` shows the topics there are, \
+             `dislog topic create` makes one"
+        }
+        Error::TopicExists(_) => {
+            "`dislog topic describe` shows it, `dislog topic alter` changes it"
+        }
         Error::NoPartition { partitions, .. } => {
             return Some(format!("partitions are counted from 0: the last is {}", partitions - 1));
         }
-        Error::OutOfRange { .. } => "`-o start` begins with the first record, `-o end -f` waits \
-             for the next one",
-        Error::Trimmed { .. } => "these records are gone; `-o start` begins with the first one left",
-        Error::Damaged { .. } | Error::BadBatch { .. } => "stop the server and run `dislog verify` \
-             on its data directory to see what is damaged",
+        Error::OutOfRange { .. } => {
+            "`-o start` begins with the first record, `-o end -f` waits \
+             for the next one"
+        }
+        Error::Trimmed { .. } => {
+            "these records are gone; `-o start` begins with the first one left"
+        }
+        Error::Damaged { .. } | Error::BadBatch { .. } => {
+            "stop the server and run `dislog verify` \
+             on its data directory to see what is damaged"
+        }
         Error::Timeout { .. } => "check that the server runs: `dislog cluster status`",
         Error::UnknownOutcome { .. } => "read the end of the topic before adding the records again",
         Error::Abandoned { cause } => return advice(cause),
@@ -113,9 +124,13 @@ fn advice(error: &Error) -> Option<String> {
 fn refusal_advice(refused: &str) -> Option<String> {
     let advice = match refused {
         reason::NO_LEADER | reason::SHUTTING_DOWN | reason::OVERLOADED => "try again in a moment",
-        reason::DISK_FULL => "make room on the server's disk, or drop old records with \
-             `dislog topic trim`; reading goes on meanwhile",
-        reason::LOG_STOPPED => "the server's disk failed: see its output, repair the disk, restart it",
+        reason::DISK_FULL => {
+            "make room on the server's disk, or drop old records with \
+             `dislog topic trim`; reading goes on meanwhile"
+        }
+        reason::LOG_STOPPED => {
+            "the server's disk failed: see its output, repair the disk, restart it"
+        }
         _ => return None,
     };
     Some(advice.to_owned())

@@ -1,7 +1,8 @@
 //! The `dislog` program: a node, and everything to work with one, in one binary.
 //!
-//! One file or folder per command; [`args`] lists them. [`output`] is the only way to standard output and standard
-//! error, [`failure`] the only way to fail: both are contracts with scripts, described in `docs/cli.md`.
+//! One file or folder per command; [`args`] lists them. [`output`] is the only way to standard
+//! output and standard error, [`failure`] the only way to fail: both are contracts with scripts,
+//! described in `docs/cli.md`.
 //!
 //! Left out: everything a server or client does by itself (`dislog-server`, `dislog-client`).
 

@@ -1,18 +1,23 @@
 //! The only way out: standard output and standard error.
 //!
-//! - Standard output carries results and nothing else. It is buffered; [`Output::flush`] before waiting for anything.
-//! - A reader that went away (`dislog get demo | head`) is no failure: it surfaces as [`Closed`] and ends the
-//!   program with success.
+//! - Standard output carries results and nothing else. It is buffered; [`Output::flush`] before
+//!   waiting for anything.
+//! - A reader that went away (`dislog get demo | head`) is no failure: it surfaces as [`Closed`]
+//!   and ends the program with success.
 //! - Standard error carries what is said about the work. Nobody reading it never stops the work.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 use crate::failure::{Exit, Failure};
 
-/// Bytes gathered before they are written: large enough that writing costs little beside making them.
+/// Bytes gathered before they are written: large enough that writing costs little beside making
+/// them.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// How a command ends early.
@@ -100,7 +105,7 @@ impl Output {
         rows: Vec<Vec<String>>,
     ) -> Outcome {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header.to_vec());
         for row in rows {
             table.add_row(row);
@@ -118,6 +123,20 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Outcome {
         Ok(self.writer.flush()?)
     }
+}
+
+/// Returns once standard output is a pipe that nobody reads any more; never, if that cannot be
+/// known. A command that waits for something to write would not notice otherwise.
+pub(crate) async fn reader_gone() {
+    // Unchecked, because the checked form makes the pipe non-blocking for everybody who shares it.
+    let watched =
+        io::stdout().as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
+    if let Ok(watched) = watched
+        && watched.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error())
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Says something about the work on standard error. If nobody listens, nothing is lost.

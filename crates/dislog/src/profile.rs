@@ -64,15 +64,17 @@ pub(crate) struct DevProfile {
 }
 
 impl DevProfile {
-    /// Makes `address` the server of every later command. `None` if the user has a profile of their own, which stays,
-    /// or no place for one.
+    /// Makes `address` the server of every later command. `None` if the user has a profile of their
+    /// own, which stays, or no place for one.
     pub(crate) fn write(address: &str) -> Result<Option<DevProfile>, Failure> {
         path().map_or(Ok(None), |path| DevProfile::write_to(path, address))
     }
 
     fn write_to(path: PathBuf, address: &str) -> Result<Option<DevProfile>, Failure> {
         match Profile::load_from(&path)? {
-            Some(present) if present.written_by.as_deref() != Some(WRITTEN_BY_DEV) => return Ok(None),
+            Some(present) if present.written_by.as_deref() != Some(WRITTEN_BY_DEV) => {
+                return Ok(None);
+            }
             _ => {}
         }
         let written = Profile {
@@ -113,9 +115,8 @@ fn path() -> Option<PathBuf> {
 
 /// A directory of the user after the XDG base directory specification, which ignores relative ones.
 pub(crate) fn user_dir(variable: &str, under_home: &str) -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-    };
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(under_home)))
 }
 

@@ -23,12 +23,12 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 /// If it is no whole number with a known unit, or does not fit 64 bits.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();
-    let unit = SIZE_UNITS.iter().find_map(|(suffix, unit)| Some((lower.strip_suffix(suffix)?, *unit)));
+    let unit =
+        SIZE_UNITS.iter().find_map(|(suffix, unit)| Some((lower.strip_suffix(suffix)?, *unit)));
     let (number, unit) = unit.unwrap_or((&lower, 1));
-    let number: u64 = number
-        .trim_end()
-        .parse()
-        .map_err(|_| format!("{text:?} is no size: give a whole number of bytes, or 64KiB, 1GiB"))?;
+    let number: u64 = number.trim_end().parse().map_err(|_| {
+        format!("{text:?} is no size: give a whole number of bytes, or 64KiB, 1GiB")
+    })?;
     number.checked_mul(unit).ok_or_else(|| format!("{text:?} is too large"))
 }
 
@@ -43,7 +43,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| wrong())
 }
 
-/// A duration as short text, exact to a hundredth of its largest unit: `850 ms`, `12.3 s`, `4 m 2 s`.
+/// A setting's duration in the largest unit that keeps it whole: `7d`, `36h`, `1500ms`.
+pub(crate) fn show_whole_ms(ms: u64) -> String {
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.into_iter().find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms)) {
+        Some((unit, unit_ms)) => format!("{}{unit}", ms / unit_ms),
+        None => format!("{ms}ms"),
+    }
+}
+
+/// A duration as short text, exact to a hundredth of its largest unit: `850 ms`, `12.3 s`, `4 m 2
+/// s`.
 pub(crate) fn show_duration(duration: Duration) -> String {
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
@@ -87,6 +97,10 @@ mod tests {
 
     #[test]
     fn durations_are_shown_short() {
+        for (ms, text) in [(604_800_000, "7d"), (129_600_000, "36h"), (1_500, "1500ms"), (0, "0ms")]
+        {
+            assert_eq!(show_whole_ms(ms), text);
+        }
         assert_eq!(show_duration(Duration::from_millis(850)), "850 ms");
         assert_eq!(show_duration(Duration::from_millis(12_340)), "12.3 s");
         assert_eq!(show_duration(Duration::from_secs(242)), "4 m 2 s");

@@ -10,8 +10,9 @@ use crate::signals::Signals;
 use crate::telemetry::{self, LogFormat};
 
 const NOTES: &str = "\
-A setting comes from its flag, else from DISLOG_<SETTING> in the environment, else from the file, else
-it has its default. SIGTERM and Ctrl-C end the node gracefully, with exit code 0; a second one at once.";
+A setting comes from its flag, else from DISLOG_<SETTING> in the environment, else from the file,
+else it has its default. SIGTERM and Ctrl-C end the node gracefully, with exit code 0; a second one
+at once.";
 
 /// Arguments of `dislog server`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,8 @@ pub(crate) struct ServerArgs {
 /// Defines one flag for each setting of a node, and their names and values as pairs.
 macro_rules! setting_flags {
     ($($(#[doc = $doc:literal])+ $name:ident: $value:literal,)+) => {
-        /// A flag for each setting. What a setting takes is checked where it is defined, with those of file and environment.
+        /// A flag for each setting. What a setting takes is checked where it is defined, with those
+        /// of file and environment.
         #[derive(Debug, Default, clap::Args)]
         struct SettingFlags {
             $($(#[doc = $doc])+ #[arg(long, value_name = $value)] $name: Option<String>,)+
@@ -39,8 +41,10 @@ macro_rules! setting_flags {
         impl SettingFlags {
             fn pairs(&self) -> Vec<(String, String)> {
                 let all = [$((stringify!($name), &self.$name)),+];
-                let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-                given.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+                let given = |(name, value): (&str, &Option<String>)| {
+                    Some((name.to_owned(), value.clone()?))
+                };
+                all.into_iter().filter_map(given).collect()
             }
         }
     };
@@ -88,8 +92,7 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
     }
     telemetry::start(&config.log_filter, log_format(&config, &origins))?;
     let signals = Signals::listen()?;
-    let server = Server::start(config).await?;
-    tracing::info!(address = %server.addr(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let server = Server::start(config).await.map_err(|error| start_failure(error, "--listen"))?;
     Ok(until_told(server, signals).await?)
 }
 
@@ -107,16 +110,12 @@ fn log_format(config: &Config, origins: &Origins) -> LogFormat {
     }
 }
 
-/// Runs a server until a signal tells it to end. A second one does not wait for what is under way: nothing
-/// acknowledged is lost by that.
+/// Runs a server until a signal tells it to end. A second one does not wait for what is under way:
+/// nothing acknowledged is lost by that.
 pub(crate) async fn until_told(server: Server, mut signals: Signals) -> Result<(), Failure> {
     signals.next().await;
-    tracing::info!("shutting down");
     tokio::select! {
-        () = server.shutdown() => {
-            tracing::info!("stopped");
-            Ok(())
-        }
+        () = server.shutdown() => Ok(()),
         exit = signals.next() => Err(Failure::new(exit, "ended at once by a second signal")),
     }
 }
@@ -134,20 +133,21 @@ impl From<ConfigError> for crate::output::Stop {
     }
 }
 
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Failure {
-        let failure = Failure::new(Exit::Failed, error.to_string());
-        match error {
-            StartError::Listen { .. } => failure.hint(
-                "another node may be running there already; choose another port, or 0 for a free one",
-            ),
+/// `port_flag` is how the command at hand is told another port.
+pub(crate) fn start_failure(error: StartError, port_flag: &str) -> Failure {
+    match error {
+        StartError::Listen { address, source } => Failure::new(
+            Exit::Failed,
+            format!("cannot listen on {address}: {source}"),
+        )
+        .hint(format!(
+            "another node may be running there already; choose another port with {port_flag}, \
+                 0 takes a free one"
+        )),
+        StartError::Open(error) => {
+            Failure::new(Exit::Failed, error.to_string()).hint("--data-dir names another directory")
         }
-    }
-}
-
-impl From<StartError> for crate::output::Stop {
-    fn from(error: StartError) -> crate::output::Stop {
-        Failure::from(error).into()
+        error => Failure::new(Exit::Failed, error.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which servers a command talks to, and the client that does it.
 //!
-//! In falling order: `--servers`, `DISLOG_SERVERS`, the profile that `dislog dev` writes, the default address.
+//! In falling order: `--servers`, `DISLOG_SERVERS`, the profile that `dislog dev` writes, the
+//! default address.
 
 use std::fmt;
 use std::io;
@@ -21,7 +22,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The argument of every command that talks to servers.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServersArg {
-    /// Servers to talk to, as host:port [env: DISLOG_SERVERS] [default: what `dislog dev` runs on, or 127.0.0.1:8400]
+    /// Servers to talk to, as host:port [env: DISLOG_SERVERS] [default: what `dislog dev` runs on,
+    /// or 127.0.0.1:8400]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     servers: Vec<String>,
 }
@@ -78,14 +80,18 @@ fn trimmed(address: &str) -> String {
 }
 
 impl Servers {
-    /// A client of these servers. At least one of them accepts connections: a program that waits in silence for a
-    /// server which was never started helps nobody.
+    /// A client of these servers. At least one of them accepts connections: a program that waits in
+    /// silence for a server which was never started helps nobody.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         let client = Client::connect(&self.addresses, ClientOptions::default())?;
         let mut last = None;
         for address in &self.addresses {
             match probe(address).await {
                 Ok(()) => return Ok(client),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(Failure::usage(format!("{address:?} is no server address"))
+                        .hint("give host:port, such as 127.0.0.1:8400"));
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -99,7 +105,9 @@ impl Servers {
             Origin::Default => {
                 "start one with `dislog dev`, or name yours with --servers or DISLOG_SERVERS"
             }
-            Origin::Profile(_) => "start it again with `dislog dev`, or name another with --servers",
+            Origin::Profile(_) => {
+                "start it again with `dislog dev`, or name another with --servers"
+            }
             Origin::Argument | Origin::Variable => {
                 "check the address, or start a server with `dislog dev` or `dislog server`"
             }

@@ -31,8 +31,9 @@ impl LogFormat {
 /// If the filter cannot be understood.
 pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Failure::usage(format!("log filter {filter:?}: {error}"))
-            .hint("give a level (error, warn, info, debug, trace) or directives such as info,raft=debug")
+        Failure::usage(format!("log filter {filter:?}: {error}")).hint(
+            "give a level (error, warn, info, debug, trace) or directives such as info,raft=debug",
+        )
     })?;
     // A closed standard error is not an error: the layer would answer it with a panic.
     let builder = tracing_subscriber::fmt()

@@ -12,7 +12,7 @@ use crate::consume::format::rfc3339;
 use crate::consume::range::{Bound, Range};
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, Outcome, Output};
-use crate::quantity::{parse_bytes, parse_duration};
+use crate::quantity::{parse_bytes, parse_duration, show_whole_ms};
 use crate::servers::ServersArg;
 
 /// Arguments of `dislog topic`.
@@ -66,7 +66,8 @@ enum TopicCommand {
     Trim {
         /// Its name
         topic: String,
-        /// The first record to keep: an offset, end, -N (the last N), or @TIME (as for `consume -o`)
+        /// The first record to keep: an offset, end, -N (the last N), or @TIME (as for `consume
+        /// -o`)
         #[arg(value_name = "BOUND", allow_hyphen_values = true)]
         keep_from: String,
         /// Only of this partition
@@ -251,8 +252,11 @@ async fn plan_trims(
     }
     if trims.is_empty() {
         let wanted = partition.unwrap_or_default();
-        return Err(Failure::new(Exit::NotFound, format!("topic {topic} has no partition {wanted}"))
-            .hint(format!("it has {count}, counted from 0")));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("topic {topic} has no partition {wanted}"),
+        )
+        .hint(format!("it has {count}, counted from 0")));
     }
     Ok(trims)
 }
@@ -275,9 +279,7 @@ async fn trim(
     }
     match format {
         Format::Json => output.json(&trims),
-        Format::Table => {
-            trims.iter().try_for_each(|trim| output.line(&trim_line(topic, trim)))
-        }
+        Format::Table => trims.iter().try_for_each(|trim| output.line(&trim_line(topic, trim))),
     }
 }
 
@@ -330,11 +332,11 @@ fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::usage(format!("refusing to {what} without being asked twice"))
-            .hint("add --yes: there is no terminal to ask on"));
+        return Err(Failure::usage(format!("will not {what} unasked"))
+            .hint("there is no terminal to ask on: add --yes if you mean it"));
     }
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "{what}? This cannot be undone. [y/N] ");
+    let asked = write!(io::stderr(), "About to {what}. This cannot be undone. Go on? [y/N] ");
     asked
         .and_then(|()| io::stdin().lock().read_line(&mut answer))
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask: {error}")))?;
@@ -417,7 +419,7 @@ fn show_one(topic: &Topic, format: Format, output: &mut Output) -> Outcome {
     let shown = TopicShown::new(topic);
     let retention_time = match shown.retention_ms {
         0 => "for ever".to_owned(),
-        ms => jiff::SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)).to_string(),
+        ms => show_whole_ms(ms),
     };
     let retention_bytes = match shown.retention_bytes {
         0 => "everything".to_owned(),

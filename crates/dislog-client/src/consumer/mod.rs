@@ -1,10 +1,34 @@
 //! Getting records back.
+//!
+//! ```text
+//!  server ─► ConsumeStream, raw ─► HTTP/2 window ─► cursor ─► next
+//!                                  (prefetch)       (verify, decode, cut)
+//! ```
+//! There is no task: the connection's window is the prefetch, and decoding happens where records
+//! are taken. After a failure the stream is opened again at the next offset, so nothing is lost or
+//! doubled.
 
+mod cursor;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dislog_proto::v1::{self, consume_request};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Response, Status, Streaming};
 
+use crate::client::Client;
+use crate::connection::{Connection, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
+use crate::retry::{Backoff, Failure, Repeat, Verdict};
 use crate::{Error, Header, PartitionId};
+use cursor::Cursor;
+
+/// The most bytes of one response, unless a single batch is larger.
+const RESPONSE_BYTES_MAX: u32 = 1 << 20;
+
+/// How long a server waits before it says that there is no record yet: the shortest time there is.
+const NO_WAIT_MS: u32 = 1;
 
 /// Where a consumer starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +63,7 @@ pub struct ConsumerOptions {
     pub start: Start,
     /// Where to end. [`End::Committed`].
     pub end: End,
-    /// Bytes that the server may send ahead of what was taken. 4 MiB.
+    /// Bytes that the server may send ahead of what was taken: 64 KiB to 2 GiB. 4 MiB.
     pub prefetch_bytes: u32,
     /// See every record acknowledged before reading begins, whichever server answers. Off.
     pub linearizable: bool,
@@ -83,49 +107,275 @@ pub struct ConsumedRecord {
 pub struct ConsumedBatch {
     /// The records, at least one.
     pub records: Vec<ConsumedRecord>,
-    /// One past the last committed record when these were read: how far behind the consumer is.
+    /// One past the last committed record when these were read: tells how far behind the consumer
+    /// is.
     pub committed_offset: u64,
+}
+
+/// Where a start lies in the log at the moment.
+pub(crate) struct Resolved {
+    pub(crate) offset: u64,
+    pub(crate) committed_offset: u64,
 }
 
 /// Reads one partition, in order.
 ///
-/// Its methods are safe to cancel: nothing is lost when the future of a `next` is dropped.
-pub struct Consumer {}
+/// Its methods are safe to cancel: no record is lost when the future of a `next` is dropped.
+#[derive(Debug)]
+pub struct Consumer {
+    client: Client,
+    id: PartitionId,
+    options: ConsumerOptions,
+    /// `None` until the start was found.
+    cursor: Option<Cursor>,
+    /// Made when reading begins, because a channel needs a runtime to live in.
+    connection: Option<Connection>,
+    stream: Option<Streaming<v1::ConsumeResponse>>,
+    /// Batches that arrived and are not decoded yet.
+    arrived: VecDeque<v1::RawBatch>,
+    committed_offset: u64,
+    /// Records that are decoded and not taken yet.
+    records: std::vec::IntoIter<ConsumedRecord>,
+    trouble: Trouble,
+}
+
+/// What is known of failures since a response came last.
+#[derive(Debug, Default)]
+struct Trouble {
+    backoff: Backoff,
+    since: Option<Instant>,
+    not_before: Option<Instant>,
+}
 
 impl Consumer {
+    pub(crate) fn new(
+        client: Client,
+        id: PartitionId,
+        options: ConsumerOptions,
+    ) -> Result<Consumer, Error> {
+        if !(WINDOW_BYTES_MIN..=WINDOW_BYTES_MAX).contains(&options.prefetch_bytes) {
+            let given = options.prefetch_bytes;
+            let message = format!(
+                "prefetch_bytes is {given}, it must be {WINDOW_BYTES_MIN} to {WINDOW_BYTES_MAX}"
+            );
+            return Err(Error::Options(message));
+        }
+        Ok(Consumer {
+            client,
+            id,
+            options,
+            cursor: None,
+            connection: None,
+            stream: None,
+            arrived: VecDeque::new(),
+            committed_offset: 0,
+            records: Vec::new().into_iter(),
+            trouble: Trouble::default(),
+        })
+    }
+
     /// The partition it reads.
     #[must_use]
     pub fn partition(&self) -> &PartitionId {
-        todo!()
+        &self.id
     }
 
     /// The next record; `None` at the end that was asked for.
     ///
     /// # Errors
-    /// [`Error::Trimmed`], [`Error::Damaged`] or [`Error::OutOfRange`] if the next record is gone: asking again fails again,
-    /// until [`Consumer::seek`]. [`Error::Timeout`] if no server answers in time; asking again tries again.
+    /// [`Error::Trimmed`], [`Error::Damaged`] or [`Error::OutOfRange`] if the next record is gone:
+    /// asking again fails again, until [`Consumer::seek`]. [`Error::Timeout`] if no server answers
+    /// in time; asking again tries again.
     pub async fn next(&mut self) -> Result<Option<ConsumedRecord>, Error> {
-        todo!()
+        loop {
+            if let Some(record) = self.records.next() {
+                return Ok(Some(record));
+            }
+            match self.decoded().await? {
+                Some(records) => self.records = records.into_iter(),
+                None => return Ok(None),
+            }
+        }
     }
 
-    /// The records that have arrived together, at least one; `None` at the end. Several times faster than
-    /// [`Consumer::next`], with which it may be mixed.
+    /// The records of a batch as its producer made it, at least one; `None` at the end. Several
+    /// times faster than [`Consumer::next`], with which it may be mixed.
     ///
     /// # Errors
     /// As [`Consumer::next`].
     pub async fn next_batch(&mut self) -> Result<Option<ConsumedBatch>, Error> {
-        todo!()
+        let records = match self.records.len() {
+            0 => self.decoded().await?,
+            _ => Some(std::mem::take(&mut self.records).collect()),
+        };
+        let committed_offset = self.committed_offset;
+        Ok(records.map(|records| ConsumedBatch { records, committed_offset }))
     }
 
     /// The offset of the record that comes next; `None` until the start was found.
     #[must_use]
     pub fn position(&self) -> Option<u64> {
-        todo!()
+        let undecoded = self.cursor.as_ref().map(Cursor::next_offset);
+        self.records.as_slice().first().map(|record| record.offset).or(undecoded)
     }
 
-    /// Goes on from another offset, e.g. behind a range that is gone.
+    /// Goes on from another offset, e.g. behind a range that is gone. The end stays where it is.
     pub fn seek(&mut self, offset: u64) {
-        let _ = offset;
-        todo!()
+        self.stream = None;
+        self.arrived.clear();
+        self.records = Vec::new().into_iter();
+        self.trouble = Trouble::default();
+        match &mut self.cursor {
+            Some(cursor) => cursor.seek(offset),
+            None => self.options.start = Start::Offset(offset),
+        }
+    }
+
+    /// The records of the next batch, at least one; `None` at the end.
+    async fn decoded(&mut self) -> Result<Option<Vec<ConsumedRecord>>, Error> {
+        if self.cursor.is_none() {
+            self.cursor = Some(self.find_start().await?);
+        }
+        loop {
+            let cursor = self.cursor.as_mut().expect("it was found above");
+            if cursor.is_at_end() {
+                self.stream = None;
+                self.arrived.clear();
+                return Ok(None);
+            }
+            if let Some(batch) = self.arrived.pop_front() {
+                match cursor.accept(&self.id, &batch) {
+                    Ok(records) if records.is_empty() => {}
+                    Ok(records) => return Ok(Some(records)),
+                    Err(error) => {
+                        // What arrived behind it does not follow it any more.
+                        self.stream = None;
+                        self.arrived.clear();
+                        return Err(error);
+                    }
+                }
+                continue;
+            }
+            let from = cursor.next_offset();
+            self.receive(from).await?;
+        }
+    }
+
+    async fn find_start(&self) -> Result<Cursor, Error> {
+        let ConsumerOptions { start, end, linearizable, .. } = self.options;
+        if let (Start::Offset(offset), End::Offset(_) | End::Never) = (start, end) {
+            let end = if let End::Offset(end) = end { Some(end) } else { None };
+            return Ok(Cursor::new(offset, end));
+        }
+        let resolved = self.client.resolve(&self.id, start, linearizable).await?;
+        let end = match end {
+            End::Committed => Some(resolved.committed_offset),
+            End::Offset(end) => Some(end),
+            End::Never => None,
+        };
+        Ok(Cursor::new(resolved.offset, end))
+    }
+
+    /// Waits for a response and puts its batches into `arrived`, or waits out a failure.
+    async fn receive(&mut self, from: u64) -> Result<(), Error> {
+        if let Some(not_before) = self.trouble.not_before {
+            sleep_until(not_before).await;
+            self.trouble.not_before = None;
+        }
+        if self.stream.is_none() {
+            match self.open(from).await {
+                Ok(stream) => self.stream = Some(stream),
+                Err(status) => return self.interrupted(&Failure::new(&status), from),
+            }
+            // A server was reached. How long the next search for one may take is counted anew.
+            self.trouble.since = None;
+        }
+        let stream = self.stream.as_mut().expect("it was opened above");
+        match stream.message().await {
+            Ok(Some(response)) => {
+                self.trouble = Trouble::default();
+                self.committed_offset = response.committed_offset;
+                self.arrived.extend(response.batches);
+                Ok(())
+            }
+            Ok(None) => self.interrupted(&Failure::broken("the server ended the stream"), from),
+            Err(status) => self.interrupted(&Failure::new(&status), from),
+        }
+    }
+
+    async fn open(&mut self, from: u64) -> Result<Streaming<v1::ConsumeResponse>, Status> {
+        let Consumer { client, id, options, .. } = self;
+        let connection =
+            self.connection.get_or_insert_with(|| client.connection(options.prefetch_bytes));
+        let request = v1::ConsumeRequest {
+            offset: from,
+            topic: id.topic.as_str().to_owned(),
+            partition: id.partition,
+            max_bytes: RESPONSE_BYTES_MAX.min(options.prefetch_bytes),
+            linearizable: options.linearizable,
+            raw: true,
+            ..v1::ConsumeRequest::default()
+        };
+        connection.log().consume_stream(request).await.map(Response::into_inner)
+    }
+
+    /// Prepares another attempt, or says that there will be none.
+    fn interrupted(&mut self, failure: &Failure, from: u64) -> Result<(), Error> {
+        self.stream = None;
+        if !matches!(failure.verdict(Repeat::Harmless), Verdict::Retry { .. }) {
+            self.trouble = Trouble::default();
+            return Err(failure.clone().into_error(&self.id, Some(from)));
+        }
+        let now = Instant::now();
+        let after = self.options.reconnect_timeout;
+        if now >= *self.trouble.since.get_or_insert(now) + after {
+            self.trouble = Trouble::default();
+            let servers = self.connection.as_ref().map(|c| c.servers().names()).unwrap_or_default();
+            let what = format!("reading {} at {servers}", self.id);
+            return Err(Error::Timeout { what, after, last: failure.message().to_owned() });
+        }
+        let wait = self.trouble.backoff.next();
+        tracing::warn!(partition = %self.id, failure = failure.message(), ?wait, "reading is interrupted");
+        self.trouble.not_before = Some(now + wait);
+        if let Some(connection) = &mut self.connection {
+            connection.move_on();
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Finds out where `start` lies.
+    pub(crate) async fn resolve(
+        &self,
+        id: &PartitionId,
+        start: Start,
+        linearizable: bool,
+    ) -> Result<Resolved, Error> {
+        let (offset, start) = match start {
+            Start::Offset(offset) => (offset, None),
+            Start::Earliest => (0, Some(consume_request::Start::Earliest(true))),
+            Start::Latest => (0, Some(consume_request::Start::Latest(true))),
+            Start::Last(count) => (0, Some(consume_request::Start::Last(count))),
+            Start::Timestamp(time_ms) => (0, Some(consume_request::Start::TimestampMs(time_ms))),
+        };
+        let request = v1::ConsumeRequest {
+            offset,
+            topic: id.topic.as_str().to_owned(),
+            partition: id.partition,
+            max_records: 1,
+            wait_ms: NO_WAIT_MS,
+            linearizable,
+            start,
+            ..v1::ConsumeRequest::default()
+        };
+        let answer = self
+            .call(id, Some(offset), "finding the start", Repeat::Harmless, |connection| {
+                let request = request.clone();
+                async move { connection.log().consume(request).await }
+            })
+            .await?;
+        let offset = answer.records.first().map_or(answer.next_offset, |record| record.offset);
+        Ok(Resolved { offset, committed_offset: answer.committed_offset })
     }
 }

@@ -1,4 +1,5 @@
-//! Where records of one partition gather into batches: pure state, filled by `send`, emptied by the sender task.
+//! Where records of one partition gather into batches: pure state, filled by `send`, emptied by the
+//! sender task.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -57,15 +58,15 @@ impl Accumulator {
         now: Instant,
     ) -> Result<Pushed, Error> {
         self.check()?;
-        if let Some(open) = &mut self.open {
-            if open.push(record, bytes_held, self.batch_bytes_max) {
-                let filled = open.open_bytes() >= self.batch_bytes_max;
-                let delivery = open.delivery_of_last();
-                if filled {
-                    self.seal();
-                }
-                return Ok(Pushed { delivery, wake: filled, filled });
+        if let Some(open) = &mut self.open
+            && open.push(record, bytes_held, self.batch_bytes_max)
+        {
+            let filled = open.open_bytes() >= self.batch_bytes_max;
+            let delivery = open.delivery_of_last();
+            if filled {
+                self.seal();
             }
+            return Ok(Pushed { delivery, wake: filled, filled });
         }
         let filled = self.seal();
         let batch = Batch::begin(record, bytes_held, self.expected_bytes, now);
@@ -92,7 +93,8 @@ impl Accumulator {
         true
     }
 
-    /// The next batch to send: a sealed one; or the open one if it has waited for `linger`, or if `idle`.
+    /// The next batch to send: a sealed one; or the open one if it has waited for `linger`, or if
+    /// `idle`.
     pub(super) fn take_ready(
         &mut self,
         now: Instant,
@@ -106,7 +108,8 @@ impl Accumulator {
         if idle || now >= open.begun() + linger { self.open.take() } else { None }
     }
 
-    /// When `take_ready` has something that it has not now; `None` if only a new record can change that.
+    /// When `take_ready` has something that it has not now; `None` if only a new record can change
+    /// that.
     pub(super) fn ready_at(&self, linger: Duration) -> Option<Instant> {
         let first = self.sealed.front().map(Batch::begun);
         first.or_else(|| self.open.as_ref().map(|open| open.begun() + linger))

@@ -26,7 +26,8 @@ pub(super) type Waiting = Shared<oneshot::Receiver<Result<Appended, Error>>>;
 /// Records that travel together.
 ///
 /// - It has at least one record.
-/// - It is resolved exactly once. Dropped unresolved (with its runtime), its deliveries report an unknown outcome.
+/// - It is resolved exactly once. Dropped unresolved (with its runtime), its deliveries report an
+///   unknown outcome.
 #[derive(Debug)]
 pub(super) struct Batch {
     content: Content,

@@ -1,5 +1,5 @@
-//! The batches of one partition that are on their way, and the producer's identity there: a pure state machine, driven
-//! by the sender task.
+//! The batches of one partition that are on their way, and the producer's identity there: a pure
+//! state machine, driven by the sender task.
 //!
 //! ```text
 //!   push ──► [ waiting … ]──next_to_send──►[ … sent ]──acknowledged──► resolved
@@ -30,6 +30,11 @@ impl Identity {
         Identity { id: rand::random_range(1..=i64::MAX), epoch: 0, next_sequence: 0 }
     }
 
+    #[cfg(test)]
+    pub(super) fn at(id: i64, epoch: i16, next_sequence: i32) -> Identity {
+        Identity { id, epoch, next_sequence }
+    }
+
     fn raise_epoch(&mut self) {
         match self.epoch.checked_add(1) {
             Some(epoch) => (self.epoch, self.next_sequence) = (epoch, 0),
@@ -39,12 +44,12 @@ impl Identity {
 
     /// Whether the sequences of `record_count` more records are within their range.
     fn has_room(&self, record_count: u32) -> bool {
-        i32::try_from(record_count).is_ok_and(|count| self.next_sequence.checked_add(count).is_some())
+        i32::try_from(record_count)
+            .is_ok_and(|count| self.next_sequence.checked_add(count).is_some())
     }
 
     fn stamp(&mut self, record_count: u32) -> ProducerStamp {
-        let stamp =
-            ProducerStamp { id: self.id, epoch: self.epoch, sequence: self.next_sequence };
+        let stamp = ProducerStamp { id: self.id, epoch: self.epoch, sequence: self.next_sequence };
         let count = i32::try_from(record_count).expect("has_room was asked");
         self.next_sequence += count;
         stamp
@@ -53,8 +58,8 @@ impl Identity {
 
 /// Batches in order: first the `sent` ones that are on the wire, then those that wait.
 ///
-/// - Sequences are dense in the order of the batches, and a batch keeps its sequence when it is sent again; only a new
-///   epoch gives new ones, to all.
+/// - Sequences are dense in the order of the batches, and a batch keeps its sequence when it is
+///   sent again; only a new epoch gives new ones, to all.
 /// - `sent <= in_flight_max`, and `sent` never exceeds the number of batches.
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -100,8 +105,8 @@ impl Pipeline {
             (None, None) => batch.stamp(self.compression, None),
             (None, Some(identity)) => {
                 if !identity.has_room(batch.record_count()) {
-                    // A new epoch begins only once everything of the old one is acknowledged: until then, a retry
-                    // must be recognised by its old sequence.
+                    // A new epoch begins only once everything of the old one is acknowledged: until
+                    // then, a retry must be recognised by its old sequence.
                     if !alone {
                         return None;
                     }
@@ -115,7 +120,8 @@ impl Pipeline {
         Some(bytes)
     }
 
-    /// The answer to the oldest batch on the wire came. `None` if none is on the wire: the answer belongs to nothing.
+    /// The answer to the oldest batch on the wire came. `None` if none is on the wire: the answer
+    /// belongs to nothing.
     pub(super) fn answered(&mut self) -> Option<Batch> {
         self.sent = self.sent.checked_sub(1)?;
         self.batches.pop_front()
@@ -127,8 +133,8 @@ impl Pipeline {
         self.batches.pop_front()
     }
 
-    /// The wire broke: everything is to be sent again. `nothing_done` says that surely nothing was appended of what was
-    /// on it.
+    /// The wire broke: everything is to be sent again. `nothing_done` says that surely nothing was
+    /// appended of what was on it.
     pub(super) fn interrupted(&mut self, nothing_done: bool) {
         for batch in self.batches.iter_mut().take(self.sent) {
             batch.maybe_appended |= !nothing_done;
@@ -136,7 +142,8 @@ impl Pipeline {
         self.sent = 0;
     }
 
-    /// Whether sending again could double a record: some may have been appended, and the server could not tell.
+    /// Whether sending again could double a record: some may have been appended, and the server
+    /// could not tell.
     pub(super) fn could_double(&self) -> bool {
         self.identity.is_none() && self.oldest_may_be_appended()
     }
@@ -146,8 +153,8 @@ impl Pipeline {
         self.batches.front().is_some_and(|batch| batch.maybe_appended)
     }
 
-    /// The server does not know this producer: stamps everything anew under a higher epoch. Nothing may be on the wire,
-    /// and nothing may have been appended.
+    /// The server does not know this producer: stamps everything anew under a higher epoch. Nothing
+    /// may be on the wire, and nothing may have been appended.
     pub(super) fn start_again(&mut self) {
         assert!(self.sent == 0, "batches on the wire keep their sequence");
         assert!(!self.oldest_may_be_appended(), "a batch that may be appended keeps its sequence");
@@ -159,8 +166,8 @@ impl Pipeline {
         }
     }
 
-    /// Gives every batch up. What comes later starts a new epoch, so that it neither waits for what is missing nor is
-    /// mistaken for it.
+    /// Gives every batch up. What comes later starts a new epoch, so that it neither waits for what
+    /// is missing nor is mistaken for it.
     pub(super) fn give_up(&mut self) -> Vec<Batch> {
         self.sent = 0;
         if let Some(identity) = &mut self.identity {

@@ -1,7 +1,7 @@
 //! The task that carries the batches of one partition to the servers: the rim around [`Pipeline`].
 //!
-//! It ends once the producer is closed and everything was resolved. It sleeps on three things only: something new in
-//! the accumulator, an answer, and the next moment at which something is due.
+//! It ends once the producer is closed and everything was resolved. It sleeps on three things only:
+//! something new in the accumulator, an answer, and the next moment at which something is due.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -124,7 +124,8 @@ impl Sender {
         self.say_goodbye().await;
     }
 
-    /// Takes what is ready from the accumulator while there is room. Returns when more becomes ready by itself.
+    /// Takes what is ready from the accumulator while there is room. Returns when more becomes
+    /// ready by itself.
     fn gather(&mut self, now: Instant) -> Option<Instant> {
         let shared = self.shared.clone();
         let mut accumulator = shared.lock();
@@ -155,7 +156,8 @@ impl Sender {
                 batch,
                 ..v1::ProduceRequest::default()
             };
-            // The channel has room for all that may be in flight. If it is closed, the answers say why.
+            // The channel has room for all that may be in flight. If it is closed, the answers say
+            // why.
             if exchange.requests.try_send(request).is_err() {
                 return;
             }
@@ -217,8 +219,10 @@ impl Sender {
                     self.resolve(batch, Err(Error::OffsetUnknown { id: self.id.clone() }));
                 }
             }
+            // This attempt had no effect, but that says nothing of an earlier one.
+            Verdict::Fail if self.pipeline.oldest_may_be_appended() => self.fail_unknown(),
             Verdict::RaiseEpoch | Verdict::Fail => {
-                self.fail(failure.clone().into_error(&self.id, None));
+                self.fail(&failure.clone().into_error(&self.id, None));
             }
             Verdict::FailUnknown => self.fail_unknown(),
         }
@@ -246,16 +250,16 @@ impl Sender {
             return self.fail_unknown();
         }
         let what = format!("delivery to {} at {}", self.id, self.connection.servers().names());
-        self.fail(Error::Timeout { what, after, last: self.last_failure.clone() });
+        self.fail(&Error::Timeout { what, after, last: self.last_failure.clone() });
     }
 
     fn fail_unknown(&mut self) {
-        self.fail(Error::UnknownOutcome { id: self.id.clone(), last: self.last_failure.clone() });
+        self.fail(&Error::UnknownOutcome { id: self.id.clone(), last: self.last_failure.clone() });
     }
 
-    /// Fails the oldest batch with `error`, and everything accepted after it: what follows must not be appended without
-    /// it.
-    fn fail(&mut self, error: Error) {
+    /// Fails the oldest batch with `error`, and everything accepted after it: what follows must not
+    /// be appended without it.
+    fn fail(&mut self, error: &Error) {
         tracing::warn!(partition = %self.id, %error, "a delivery failed");
         self.not_before = None;
         let unknown = matches!(error, Error::UnknownOutcome { .. });

@@ -1,8 +1,8 @@
 //! What is remembered of idempotent producers: enough to answer a retry with the first answer.
 //!
-//! A pure function of the log: it changes only by the batches of a log in order, and by trims. So every replica, and a
-//! replica that was rebuilt from its log alone, has the same. A producer is forgotten when none of its records are
-//! retained, never by time.
+//! A pure function of the log: it changes only by the batches of a log in order, and by trims. So
+//! every replica, and a replica that was rebuilt from its log alone, has the same. A producer is
+//! forgotten when none of its records are retained, never by time.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -39,7 +39,8 @@ impl Remembered {
 
 /// One producer.
 ///
-/// - `batches` is never empty, holds at most `PRODUCER_BATCHES_REMEMBERED`, all of `epoch`, oldest first.
+/// - `batches` is never empty, holds at most `PRODUCER_BATCHES_REMEMBERED`, all of `epoch`, oldest
+///   first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
     epoch: i16,
@@ -53,8 +54,8 @@ pub(crate) struct ProducerTable {
 }
 
 impl ProducerTable {
-    /// What a batch is to this table: `None` if it is the next of its producer, the batch remembered if it was
-    /// appended before.
+    /// What a batch is to this table: `None` if it is the next of its producer, the batch
+    /// remembered if it was appended before.
     ///
     /// # Errors
     /// If it may not be appended; each says why.
@@ -81,9 +82,8 @@ impl ProducerTable {
             return Ok(None);
         }
         if stamp.epoch == producer.epoch {
-            let same = |b: &&Remembered| {
-                b.sequence == stamp.sequence && b.record_count == record_count
-            };
+            let same =
+                |b: &&Remembered| b.sequence == stamp.sequence && b.record_count == record_count;
             if let Some(remembered) = producer.batches.iter().rev().find(same) {
                 return Ok(Some(*remembered));
             }
@@ -198,7 +198,8 @@ impl Producer {
     }
 }
 
-/// Whether `sequence` was before `expected`, given that they are less than half of all sequences apart.
+/// Whether `sequence` was before `expected`, given that they are less than half of all sequences
+/// apart.
 fn is_before(sequence: i32, expected: i32) -> bool {
     let distance = (i64::from(expected) - i64::from(sequence)).rem_euclid(SEQUENCES);
     distance < SEQUENCES / 2

@@ -30,7 +30,8 @@ pub struct Status {
     pub counters: Counters,
 }
 
-/// What was appended since the partition was opened, and how many syncs it took: appends that wait together share one.
+/// What was appended since the partition was opened, and how many syncs it took: appends that wait
+/// together share one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Committed batches.

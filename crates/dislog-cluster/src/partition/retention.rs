@@ -1,15 +1,15 @@
 //! What is no longer to be kept, and when to look again.
 //!
-//! Only the leader decides, and its decision goes through the log as an entry of kind *trim*, so that every replica has
-//! the same start. Evaluated when a segment was sealed, when the policy changed, and at the moment the oldest record expires:
-//! never by polling.
+//! Only the leader decides, and its decision goes through the log as an entry of kind *trim*, so
+//! that every replica has the same start. Evaluated when a segment was sealed, when the policy
+//! changed, and at the moment the oldest record expires: never by polling.
 
 use dislog_log::{Log, ReadError};
 
 use crate::settings::TopicSettings;
 
-/// Expiry by age looks at most so many times within the time that records are kept, so that a log of single
-/// records does not need a trim for each.
+/// Expiry by age looks at most so many times within the time that records are kept, so that a log
+/// of single records does not need a trim for each.
 const LOOKS_PER_AGE: i64 = 8;
 
 /// How often, at the most, expiry by age looks.

@@ -1,8 +1,9 @@
 //! The order of a partition: decides, on its leader, what is appended next, where, and when.
 //!
-//! A pure structure without I/O. It lives from the moment the first entry of the leader's term is applied until the
-//! leadership ends, and knows everything proposed since: a batch that is under way counts as appended for the next
-//! one. It starts from what the state machine knows, so that every leader agrees with the one before.
+//! A pure structure without I/O. It lives from the moment the first entry of the leader's term is
+//! applied until the leadership ends, and knows everything proposed since: a batch that is under
+//! way counts as appended for the next one. It starts from what the state machine knows, so that
+//! every leader agrees with the one before.
 
 use dislog_types::BatchHeader;
 

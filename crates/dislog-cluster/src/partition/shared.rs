@@ -28,6 +28,8 @@ pub(crate) struct Health {
     pub(crate) leader: Option<u64>,
     /// This replica leads and takes appends.
     pub(crate) serving: bool,
+    /// What was staged found no room on the disk; appends are refused until it does.
+    pub(crate) disk_full: bool,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -50,6 +52,17 @@ pub(crate) enum Fault {
     Damaged(String),
     /// A write or sync failed.
     Stopped(String),
+}
+
+impl Health {
+    /// Why it cannot be written, for people.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match &self.fault {
+            Some(fault) => Some(fault.message().to_owned()),
+            None if self.disk_full => Some("the disk is full; free some space".to_owned()),
+            None => None,
+        }
+    }
 }
 
 impl Fault {

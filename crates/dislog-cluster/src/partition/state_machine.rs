@@ -1,8 +1,9 @@
-//! What follows from a partition's committed entries, in their order: its start and committed offsets, and its
-//! producers. Applying an entry moves no data.
+//! What follows from a partition's committed entries, in their order: its start and committed
+//! offsets, and its producers. Applying an entry moves no data.
 //!
-//! A pure structure. Its whole content is a function of the log, so what is stored of it in a checkpoint is a hint that
-//! shortens recovery; anything unreadable there is answered by replaying the log.
+//! A pure structure. Its whole content is a function of the log, so what is stored of it in a
+//! checkpoint is a hint that shortens recovery; anything unreadable there is answered by replaying
+//! the log.
 
 use bytes::Bytes;
 use dislog_log::{Checkpoint, Frame, Kind};
@@ -149,7 +150,8 @@ impl StateMachine {
 
     fn apply_batch(&mut self, frame: &Frame, header: &BatchHeader) -> Effect {
         self.committed_offset = frame.end_offset();
-        // A replay meets batches that were trimmed but not yet deleted; their producers are forgotten all the same.
+        // A replay meets batches that were trimmed but not yet deleted; their producers are
+        // forgotten all the same.
         if let Some(stamp) = header.producer
             && self.committed_offset > self.start_offset
         {

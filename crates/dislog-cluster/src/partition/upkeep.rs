@@ -1,15 +1,16 @@
-//! When a log's upkeep is due: checkpoints, trims of what fell below the start, a look at what expired.
+//! When a log's upkeep is due: checkpoints, trims of what fell below the start, a look at what
+//! expired.
 //!
 //! One task at a time per log, done by the sync threads; this decides which is next.
 
 use super::retention::{Due, Moment, RetentionPolicy};
 use super::state_machine::StateMachine;
 
-/// A checkpoint is written when so many bytes were applied since the last: what is replayed at the next start is bounded
-/// by it.
+/// A checkpoint is written when so many bytes were applied since the last: what is replayed at the
+/// next start is bounded by it.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
-/// After a disk had no room for a checkpoint, how long until the next attempt.
+/// After a failure, how long until the next attempt.
 const RETRY_MS: i64 = 1_000;
 
 /// See the module.
@@ -22,8 +23,10 @@ pub(crate) struct Upkeep {
     look_due: bool,
     /// When to look for what expired by age, or to try again.
     look_ms: Option<i64>,
+    /// After a failure: not before then.
+    retry_ms: Option<i64>,
     applied_bytes: u64,
-    /// The position of the newest checkpoint.
+    /// The position of the newest checkpoint, or of the newest that failed.
     checkpointed: u64,
     segments: usize,
 }
@@ -62,6 +65,7 @@ impl Upkeep {
             checkpoint_due: false,
             look_due: policy != RetentionPolicy::KEEP_ALL,
             look_ms: None,
+            retry_ms: None,
             applied_bytes: 0,
             checkpointed,
             segments,
@@ -105,11 +109,18 @@ impl Upkeep {
         self.segments = segments;
     }
 
-    /// Starts the next task, if there is one and none is running. Only a leader looks at what expired.
-    pub(crate) fn begin(&mut self, machine: &StateMachine, leads: bool, now_ms: i64) -> Option<Next> {
-        if self.running.is_some() {
+    /// Starts the next task, if there is one and none is running. Only a leader looks at what
+    /// expired.
+    pub(crate) fn begin(
+        &mut self,
+        machine: &StateMachine,
+        leads: bool,
+        now_ms: i64,
+    ) -> Option<Next> {
+        if self.running.is_some() || self.retry_ms.is_some_and(|retry_ms| now_ms < retry_ms) {
             return None;
         }
+        self.retry_ms = None;
         let applied = machine.applied;
         if std::mem::take(&mut self.trim_due) {
             self.checkpoint_due = false;
@@ -120,10 +131,11 @@ impl Upkeep {
             self.running = Some(Running::Checkpoint { applied });
             return Some(Next::Checkpoint);
         }
-        let expired = self.look_ms.is_some_and(|look_ms| look_ms <= now_ms);
-        if leads && (self.look_due || expired) {
-            self.look_due = false;
+        if self.look_ms.is_some_and(|look_ms| look_ms <= now_ms) {
             self.look_ms = None;
+            self.look_due = true;
+        }
+        if leads && std::mem::take(&mut self.look_due) {
             self.running = Some(Running::Look);
             let moment = Moment { now_ms, committed_offset: machine.committed_offset };
             return Some(Next::Look(self.policy, moment));
@@ -150,27 +162,29 @@ impl Upkeep {
         }
     }
 
-    /// The running task found no room; it is tried again later, with the next look.
-    pub(crate) fn found_no_room(&mut self, now_ms: i64) {
+    /// The running task failed, by a full disk or otherwise; a trim is tried again later.
+    pub(crate) fn failed(&mut self, now_ms: i64) {
         match self.running.take().expect("one task was running") {
             Running::Trim { .. } => self.trim_due = true,
-            // The next one will do as well: it is a hint.
-            Running::Checkpoint { .. } | Running::Look => {}
+            // It is a hint: the next one will do as well.
+            Running::Checkpoint { applied } => self.checkpointed = applied,
+            Running::Look => {}
         }
-        self.look_ms = Some(now_ms.saturating_add(RETRY_MS));
+        self.retry_ms = Some(now_ms.saturating_add(RETRY_MS));
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Something waits to be started.
+    /// Something waits to be started, and can be.
     pub(crate) fn is_due(&self) -> bool {
-        self.trim_due || self.checkpoint_due
+        self.retry_ms.is_none() && (self.trim_due || self.checkpoint_due)
     }
 
     /// When there is something to do without any input.
     pub(crate) fn deadline_ms(&self) -> Option<i64> {
-        self.look_ms.filter(|_| self.running.is_none())
+        let sooner = [self.look_ms, self.retry_ms].into_iter().flatten().min();
+        sooner.filter(|_| self.running.is_none())
     }
 }

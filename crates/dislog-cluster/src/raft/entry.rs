@@ -7,8 +7,9 @@
 //! 1  timestamp  i64  little-endian
 //! ```
 //!
-//! and is empty in the one entry Raft makes by itself, the start of a leader's term. Offsets are not in an entry: each
-//! replica derives them from where its log ends and checks them against the stamp in the batch.
+//! and is empty in the one entry Raft makes by itself, the start of a leader's term. Offsets are
+//! not in an entry: each replica derives them from where its log ends and checks them against the
+//! stamp in the batch.
 
 use bytes::Bytes;
 use dislog_log::{Frame, Kind};
@@ -149,7 +150,10 @@ mod tests {
         {
             let entry = entry(kind, 1_001, payload.clone());
             let frame = to_frame(&entry, END).unwrap();
-            assert_eq!((frame.kind, frame.record_count, frame.base_offset), (kind, record_count, 7));
+            assert_eq!(
+                (frame.kind, frame.record_count, frame.base_offset),
+                (kind, record_count, 7)
+            );
             assert_eq!((frame.term, frame.raft_index, frame.timestamp_ms), (3, 9, 1_001));
             assert_eq!(frame.payload, payload);
             assert_eq!(from_frame(frame), entry);
@@ -169,9 +173,9 @@ mod tests {
     fn what_does_not_extend_the_log_is_an_error() {
         let good = entry(Kind::Batch, 1_000, batch(7));
         assert!(to_frame(&good, END).is_ok());
-        let membership =
-            Entry { entry_type: EntryType::EntryConfChangeV2, ..good.clone() };
-        let context = |bytes: &[u8]| Entry { context: Bytes::copy_from_slice(bytes), ..good.clone() };
+        let membership = Entry { entry_type: EntryType::EntryConfChangeV2, ..good.clone() };
+        let context =
+            |bytes: &[u8]| Entry { context: Bytes::copy_from_slice(bytes), ..good.clone() };
         for bad in [
             entry(Kind::Batch, 999, batch(7)),
             entry(Kind::Batch, 1_000, batch(6)),

@@ -1,7 +1,8 @@
 //! Everything that can happen to the driver: the messages of its one channel.
 //!
-//! The channel itself has no bound because everything that sends on it has one: appends hold permits in bytes, other
-//! requests hold a permit each, and the threads answer at most two jobs per log.
+//! The channel itself has no bound because everything that sends on it has one: appends hold
+//! permits in bytes, other requests hold a permit each, and the threads answer at most two jobs per
+//! log.
 
 use std::sync::{Arc, mpsc};
 
@@ -28,6 +29,7 @@ pub(crate) enum Input {
     /// A piece of upkeep ended.
     Kept(Kept),
     /// A peer sent a message.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a transport over the network sends it"))]
     Message(PeerMessage),
     /// Drive one more group; tell when it serves, or cannot.
     AddGroup(Box<Group>, mpsc::Sender<()>),
@@ -64,10 +66,12 @@ pub(crate) struct TrimRequest {
     pub(crate) shared: Arc<Shared>,
     pub(crate) offset: u64,
     pub(crate) reply: oneshot::Sender<Result<u64, AppendError>>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// See [`Input::Linearize`].
 pub(crate) struct LinearizeRequest {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reply: oneshot::Sender<Result<(), ReadError>>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }

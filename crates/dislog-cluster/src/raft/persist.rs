@@ -1,16 +1,17 @@
 //! How far a group's Readies have come to the disk.
 //!
-//! Raft hands out *Readies*, numbered, each with entries and perhaps a vote to make durable. They are staged at once and
-//! synced by a thread, one sync at a time per log; whatever is staged meanwhile goes with the next sync. That is the group
-//! commit: under load, a sync carries everything that arrived during the one before.
+//! Raft hands out *Readies*, numbered, each with entries and perhaps a vote to make durable. They
+//! are staged at once and synced by a thread, one sync at a time per log; whatever is staged
+//! meanwhile goes with the next sync. That is the group commit: under load, a sync carries
+//! everything that arrived during the one before.
 
 use super::vote_file::Vote;
 
 /// While the disk is full, how long until the next attempt to write what is staged.
 const DISK_FULL_RETRY_MS: i64 = 500;
 
-/// How long callers wait for a full disk to take what was already proposed, before they are told that the outcome is
-/// unknown.
+/// How long callers wait for a full disk to take what was already proposed, before they are told
+/// that the outcome is unknown.
 const DISK_FULL_WAIT_MS: i64 = 5_000;
 
 /// See the module.
@@ -53,7 +54,8 @@ impl Persist {
         self.staged.vote = Some(vote);
     }
 
-    /// Begins a sync if there is something to sync and it is time; returns the vote that goes with it.
+    /// Begins a sync if there is something to sync and it is time; returns the vote that goes with
+    /// it.
     pub(super) fn begin(&mut self, now_ms: i64) -> Option<Option<Vote>> {
         let waiting = self.disk_full.is_some_and(|full| now_ms < full.retry_ms);
         let idle = !self.staged.entries && self.staged.vote.is_none();
@@ -66,7 +68,8 @@ impl Persist {
         Some(vote)
     }
 
-    /// The sync under way succeeded; returns the newest Ready that is durable now, and the bytes written.
+    /// The sync under way succeeded; returns the newest Ready that is durable now, and the bytes
+    /// written.
     pub(super) fn succeeded(&mut self) -> (u64, u64) {
         let (ready, staged) = self.in_flight.take().expect("one sync was under way");
         self.disk_full = None;

@@ -1,4 +1,5 @@
-//! What a group acts on: the rim around its decisions. The driver owns one and lends it to each group in turn.
+//! What a group acts on: the rim around its decisions. The driver owns one and lends it to each
+//! group in turn.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +35,8 @@ impl DiskSpace {
         disk
     }
 
-    /// Whether `bytes` more leave the headroom free. Asks the disk before it says no, so that freed space is seen at once.
+    /// Whether `bytes` more leave the headroom free. Asks the disk before it says no, so that freed
+    /// space is seen at once.
     pub(super) fn has_room(&mut self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(DISK_HEADROOM_BYTES);
         if self.free_bytes() >= wanted {
@@ -49,7 +51,8 @@ impl DiskSpace {
         self.on_the_way_bytes += bytes;
     }
 
-    /// Takes note of bytes that were written, or never will be, and of what the disk said it has left then.
+    /// Takes note of bytes that were written, or never will be, and of what the disk said it has
+    /// left then.
     pub(super) fn settle(&mut self, bytes: u64, available_bytes: Option<u64>) {
         self.on_the_way_bytes -= bytes;
         self.available_bytes = available_bytes.unwrap_or(self.available_bytes);

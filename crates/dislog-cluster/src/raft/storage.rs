@@ -1,8 +1,8 @@
 //! Raft's view of the stored log.
 //!
-//! The log itself is `dislog-log`; this adapter adds what Raft asks for on top: entries that were staged and not yet
-//! applied stay here in memory (their payloads are shared with the log, not copied), so that delivering what was just
-//! committed never reads the disk in the driver.
+//! The log itself is `dislog-log`; this adapter adds what Raft asks for on top: entries that were
+//! staged and not yet applied stay here in memory (their payloads are shared with the log, not
+//! copied), so that delivering what was just committed never reads the disk in the driver.
 //!
 //! Left out: snapshots. With one voter there is nobody to send one to.
 
@@ -19,7 +19,8 @@ use super::vote_file::Vote;
 /// See the module.
 ///
 /// - `recent` holds the entries behind `applied` up to `last_index`, without gaps.
-/// - `first_index`, `last_index` and `end` are the log's; kept here so that Raft sees them change only between steps.
+/// - `first_index`, `last_index` and `end` are the log's; kept here so that Raft sees them change
+///   only between steps.
 pub(super) struct LogStorage {
     log: Log,
     initial: RaftState,
@@ -28,7 +29,8 @@ pub(super) struct LogStorage {
     last_term: u64,
     end: LogEnd,
     recent: VecDeque<Entry>,
-    /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group stops.
+    /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group
+    /// stops.
     fault: RefCell<Option<String>>,
 }
 
@@ -65,11 +67,6 @@ impl LogStorage {
             fault: RefCell::new(None),
             log,
         }
-    }
-
-    /// Where the log ends, staged entries included.
-    pub(super) fn end(&self) -> LogEnd {
-        self.end
     }
 
     /// Puts entries behind the log's end, or in place of its tail from the first of them on.

@@ -1,8 +1,8 @@
 //! The threads that do to disks what takes time: votes, writes and syncs, and the upkeep of logs.
 //!
-//! The driver hands a job over and goes on; the outcome comes back through its channel. The driver gives at most one
-//! [`SyncJob`] and one [`UpkeepJob`] per log at a time, so the queues here are bounded by the number of logs. Syncs go first:
-//! somebody waits for them.
+//! The driver hands a job over and goes on; the outcome comes back through its channel. The driver
+//! gives at most one [`SyncJob`] and one [`UpkeepJob`] per log at a time, so the queues here are
+//! bounded by the number of logs. Syncs go first: somebody waits for them.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +28,7 @@ pub(super) struct SyncJob {
 }
 
 /// What a [`SyncJob`] came to.
-pub(super) struct Synced {
+pub(crate) struct Synced {
     pub(super) group: u64,
     pub(super) result: Result<(), LogError>,
     /// What the disk has left; `None` if it did not say.
@@ -53,7 +53,7 @@ pub(super) enum UpkeepTask {
 }
 
 /// What an [`UpkeepJob`] came to.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     pub(super) group: u64,
     pub(super) result: Result<Due, LogError>,
     pub(super) available_bytes: Option<u64>,
@@ -90,8 +90,7 @@ impl SyncThreads {
         count: usize,
         tools: impl Fn() -> Tools,
     ) -> io::Result<(SyncThreads, Vec<JoinHandle<()>>)> {
-        let queue =
-            Arc::new(Queue { jobs: Mutex::new(Jobs::default()), changed: Condvar::new() });
+        let queue = Arc::new(Queue { jobs: Mutex::new(Jobs::default()), changed: Condvar::new() });
         let threads: io::Result<Vec<_>> = iter::repeat_with(|| (Arc::clone(&queue), tools()))
             .take(count.max(1))
             .enumerate()
@@ -161,7 +160,8 @@ impl Queue {
 
 impl Tools {
     fn sync(&self, job: &SyncJob) -> Synced {
-        // produce 7: write and sync everything staged, on a thread of its own; the vote first, if there is one.
+        // produce 7: write and sync everything staged, on a thread of its own; the vote first, if
+        // there is one.
         let result = guarded("sync", job.log_name(), || {
             if let Some((dir, vote)) = &job.vote {
                 vote_file::write(&*self.fs, dir, *vote)

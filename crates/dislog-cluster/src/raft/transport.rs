@@ -1,9 +1,11 @@
 //! The seam to the other nodes: Raft messages in our own types.
 //!
-//! The types of the `raft` crate never leave this crate: their decoder must not see bytes from the network. What carries
-//! a [`PeerMessage`] encodes it in a form of its own. Messages may be lost, doubled and reordered; Raft does not mind.
+//! The types of the `raft` crate never leave this crate: their decoder must not see bytes from the
+//! network. What carries a [`PeerMessage`] encodes it in a form of its own. Messages may be lost,
+//! doubled and reordered; Raft does not mind.
 //!
-//! Two twins: [`Alone`], for a node without peers, and in the tests a hub that connects drivers in one process.
+//! Two twins: [`Alone`], for a node without peers, and in the tests a hub that connects drivers in
+//! one process.
 //!
 //! Left out: snapshots, and forwarded proposals (a follower refuses instead).
 

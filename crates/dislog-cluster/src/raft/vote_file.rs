@@ -6,8 +6,8 @@
 //!  8  term      u64
 //! 16  voted for u64  node id; 0: nobody
 //! ```
-//! Integers are little-endian. It is replaced atomically and synced before anything that depends on it leaves the
-//! node: a vote that is forgotten could be given twice.
+//! Integers are little-endian. It is replaced atomically and synced before anything that depends on
+//! it leaves the node: a vote that is forgotten could be given twice.
 
 use std::io;
 use std::path::{Path, PathBuf};

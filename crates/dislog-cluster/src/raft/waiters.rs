@@ -1,5 +1,5 @@
-//! Who waits for what: appends and trims for their entry, retries for the entry of the first attempt, reads for what was
-//! committed before them.
+//! Who waits for what: appends and trims for their entry, retries for the entry of the first
+//! attempt, reads for what was committed before them.
 
 use std::collections::VecDeque;
 
@@ -51,7 +51,6 @@ impl Waiters {
 
     /// Answers everyone whose entry is applied.
     pub(super) fn complete(&mut self, applied: u64, start_offset: u64, committed_offset: u64) {
-        // produce 9: the entry is applied, so its caller is answered.
         while self.proposed.front().is_some_and(|(raft_index, _)| *raft_index <= applied) {
             match self.proposed.pop_front().expect("there is a first").1 {
                 Waiter::Append(place, reply) => reply.send(Ok(place)),
@@ -99,8 +98,8 @@ impl Reads {
         self.next_number.to_le_bytes().to_vec()
     }
 
-    /// Raft confirmed the read of `context`, and with it those asked before: it may be served once `raft_index` is
-    /// applied.
+    /// Raft confirmed the read of `context`, and with it those asked before: it may be served once
+    /// `raft_index` is applied.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
         let Ok(number) = context.try_into().map(u64::from_le_bytes) else { return };
         while self.asked.front().is_some_and(|(asked, _)| *asked <= number) {

@@ -1,8 +1,9 @@
 //! The settings of a node: fifteen at most, each with one origin.
 //!
-//! A setting comes from the first of these that has it: a flag, `DISLOG_<KEY>` in the environment, the TOML file,
-//! the default. Everything that can be said about a setting stands once, in [`settings::SETTINGS`]: the loader, the
-//! printed form and the table in `docs/configuration.md` are made from it.
+//! A setting comes from the first of these that has it: a flag, `DISLOG_<KEY>` in the environment,
+//! the TOML file, the default. Everything that can be said about a setting stands once, in
+//! [`settings::SETTINGS`]: the loader, the printed form and the table in `docs/configuration.md`
+//! are made from it.
 
 mod quantity;
 mod settings;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use quantity::parse_ms;
 use settings::{SETTINGS, Setting};
 
 /// What a node is told. Every field is a setting of the same name.
@@ -28,7 +30,8 @@ pub struct Config {
     pub auto_create_topics: bool,
     /// Keep about this many bytes per partition unless the topic says otherwise; 0 keeps all.
     pub retention_bytes: u64,
-    /// Keep records about this long, milliseconds, unless the topic says otherwise; 0 keeps them for ever.
+    /// Keep records about this long, milliseconds, unless the topic says otherwise; 0 keeps them
+    /// for ever.
     pub retention_ms: u64,
     /// Seal a segment when it would grow past this, unless the topic says otherwise.
     pub segment_bytes: u64,
@@ -36,8 +39,8 @@ pub struct Config {
     pub append_bytes_in_flight_max: u64,
     /// Connections that may be open at once; more wait to be accepted.
     pub connections_max: u64,
-    /// How long a client may take to send the head of a request, and how long an idle HTTP/1.1 connection stays
-    /// open, milliseconds.
+    /// How long a client may take to send the head of a request, and how long an idle HTTP/1.1
+    /// connection stays open, milliseconds.
     pub header_timeout_ms: u64,
     /// How long a request may take to arrive and an append to be acknowledged, milliseconds.
     pub request_timeout_ms: u64,
@@ -45,7 +48,7 @@ pub struct Config {
     pub shutdown_grace_ms: u64,
     /// Which telemetry is logged, as `tracing` filters say it.
     pub log_filter: String,
-    /// How telemetry is logged: `text` or `json`.
+    /// How telemetry is logged: `text`, `json`, or `auto`: text on a terminal and JSON elsewhere.
     pub log_format: String,
 }
 
@@ -66,7 +69,7 @@ impl Default for Config {
             request_timeout_ms: 30_000,
             shutdown_grace_ms: 1_000,
             log_filter: "info".to_owned(),
-            log_format: "text".to_owned(),
+            log_format: "auto".to_owned(),
         }
     }
 }
@@ -150,11 +153,11 @@ fn suggestion(nearest: &Option<&'static str>) -> String {
 }
 
 impl Config {
-    /// The settings from a TOML file, `DISLOG_*` variables and flags, each overriding those before it. Flags are pairs of
-    /// a setting's name and its value.
+    /// The settings from a TOML file, `DISLOG_*` variables and flags, each overriding those before
+    /// it. Flags are pairs of a setting's name and its value.
     ///
-    /// Variables that merely begin with `DISLOG_` are left alone (others use them too), unless they are a setting's
-    /// name mistyped.
+    /// Variables that merely begin with `DISLOG_` are left alone (others use them too), unless they
+    /// are a setting's name mistyped.
     ///
     /// # Errors
     /// If the file cannot be read, a name is not known, or a value is not one its setting takes.
@@ -174,7 +177,8 @@ impl Config {
         Ok((loader.config, loader.origins))
     }
 
-    /// Every setting as a line of TOML with its origin behind it: itself a valid configuration file.
+    /// Every setting as a line of TOML with its origin behind it: itself a valid configuration
+    /// file.
     #[must_use]
     pub fn print(&self, origins: &Origins) -> String {
         let mut lines = String::new();
@@ -279,7 +283,8 @@ fn unknown(key: &str, origin: Origin) -> ConfigError {
     ConfigError::Unknown { key: key.to_owned(), origin, nearest: nearest(key) }
 }
 
-/// The known name that `key` is most likely a slip of: at most three edits away and not mostly different.
+/// The known name that `key` is most likely a slip of: at most three edits away and not mostly
+/// different.
 fn nearest(key: &str) -> Option<&'static str> {
     let scored = SETTINGS.iter().map(|setting| (edits(key, setting.key), setting.key));
     let (distance, nearest) = scored.min()?;

@@ -1,4 +1,5 @@
-//! Sizes and durations as people write them: `64MiB`, `7d`, or a plain number of bytes or milliseconds.
+//! Sizes and durations as people write them: `64MiB`, `7d`, or a plain number of bytes or
+//! milliseconds.
 
 const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
@@ -20,8 +21,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// The milliseconds that `text` says.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
-    parse(text, DURATIONS)
-        .ok_or_else(|| "give milliseconds, such as 1500, or a duration: 500ms, 30s, 12h, 7d".to_owned())
+    parse(text, DURATIONS).ok_or_else(|| {
+        "give milliseconds, such as 1500, or a duration: 500ms, 30s, 12h, 7d".to_owned()
+    })
 }
 
 /// Bytes in the largest unit that keeps them whole.
@@ -48,7 +50,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 fn show(quantity: u64, units: &[(&str, u64)]) -> String {
     let whole = |(_, factor): &&(&str, u64)| quantity > 0 && quantity.is_multiple_of(*factor);
     match units.iter().find(whole) {
-        Some((unit, factor)) => format!("\"{}{unit}\"", quantity / factor),
+        Some((unit, factor)) => format!("{}{unit}", quantity / factor),
         None => quantity.to_string(),
     }
 }

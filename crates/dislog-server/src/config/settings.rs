@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use dislog_cluster::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+
 use super::Config;
 use super::quantity::{parse_bytes, parse_ms, show_bytes, show_ms};
 
@@ -16,12 +18,6 @@ pub(super) struct Setting {
     /// The value as TOML.
     pub(super) show: fn(&Config) -> String,
 }
-
-/// A segment smaller than this would drown the file system in files.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-
-/// A segment larger than this could not be indexed with 32-bit positions.
-const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
 /// Every setting, in the order people read them.
 pub(super) const SETTINGS: &[Setting] = &[
@@ -54,7 +50,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "advertise",
-        meaning: "The `host:port` that clients dial to reach this node. Empty: the address listened on.",
+        meaning: "The `host:port` that clients dial to reach this node. Empty: the address \
+            listened on.",
         set: |config, text| {
             config.advertise = if text.is_empty() { String::new() } else { host_port(text)? };
             Ok(())
@@ -72,21 +69,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "retention_bytes",
-        meaning: "Sealed segments are deleted while a partition holds more than this. 0 keeps everything. A topic may say otherwise.",
+        meaning: "Sealed segments are deleted while a partition holds more than this. 0 keeps \
+            everything. A topic may say otherwise.",
         set: |config, text| {
             config.retention_bytes = parse_bytes(text)?;
             Ok(())
         },
-        show: |config| show_bytes(config.retention_bytes),
+        show: |config| quantity(show_bytes(config.retention_bytes)),
     },
     Setting {
         key: "retention_ms",
-        meaning: "Sealed segments are deleted once their newest record is older than this. 0 keeps everything. A topic may say otherwise.",
+        meaning: "Sealed segments are deleted once their newest record is older than this. 0 keeps \
+            everything. A topic may say otherwise.",
         set: |config, text| {
             config.retention_ms = parse_ms(text)?;
             Ok(())
         },
-        show: |config| show_ms(config.retention_ms),
+        show: |config| quantity(show_ms(config.retention_ms)),
     },
     Setting {
         key: "segment_bytes",
@@ -96,18 +95,19 @@ pub(super) const SETTINGS: &[Setting] = &[
                 within(parse_bytes(text)?, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, show_bytes)?;
             Ok(())
         },
-        show: |config| show_bytes(config.segment_bytes),
+        show: |config| quantity(show_bytes(config.segment_bytes)),
     },
     Setting {
         key: "append_bytes_in_flight_max",
-        meaning: "Bytes of appends that may be under way at once, and bytes of requests that may wait for them. More wait for their turn.",
+        meaning: "Bytes of appends that may be under way at once, and bytes of requests that may \
+            wait for them. More wait for their turn.",
         set: |config, text| {
             let least = 2 * dislog_types::limits::BATCH_BYTES_MAX as u64;
             config.append_bytes_in_flight_max =
                 within(parse_bytes(text)?, least, 64 << 30, show_bytes)?;
             Ok(())
         },
-        show: |config| show_bytes(config.append_bytes_in_flight_max),
+        show: |config| quantity(show_bytes(config.append_bytes_in_flight_max)),
     },
     Setting {
         key: "connections_max",
@@ -121,12 +121,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "header_timeout_ms",
-        meaning: "How long a client may take to send the head of a request, and how long an idle HTTP/1.1 connection stays open.",
+        meaning: "How long a client may take to send the head of a request, and how long an idle \
+            HTTP/1.1 connection stays open.",
         set: |config, text| {
             config.header_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
             Ok(())
         },
-        show: |config| show_ms(config.header_timeout_ms),
+        show: |config| quantity(show_ms(config.header_timeout_ms)),
     },
     Setting {
         key: "request_timeout_ms",
@@ -135,20 +136,22 @@ pub(super) const SETTINGS: &[Setting] = &[
             config.request_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
             Ok(())
         },
-        show: |config| show_ms(config.request_timeout_ms),
+        show: |config| quantity(show_ms(config.request_timeout_ms)),
     },
     Setting {
         key: "shutdown_grace_ms",
-        meaning: "How long requests under way may take to end once the node is told to stop. Streams are ended at once.",
+        meaning: "How long requests under way may take to end once the node is told to stop. \
+            Streams are ended at once.",
         set: |config, text| {
             config.shutdown_grace_ms = within(parse_ms(text)?, 0, 3_600_000, show_ms)?;
             Ok(())
         },
-        show: |config| show_ms(config.shutdown_grace_ms),
+        show: |config| quantity(show_ms(config.shutdown_grace_ms)),
     },
     Setting {
         key: "log_filter",
-        meaning: "Which telemetry is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) or `tracing` directives.",
+        meaning: "Which telemetry is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) \
+            or `tracing` directives.",
         set: |config, text| {
             non_empty(text)?.clone_into(&mut config.log_filter);
             Ok(())
@@ -157,13 +160,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "log_format",
-        meaning: "How telemetry is logged: `text` or `json`.",
+        meaning: "How telemetry is logged: `text`, `json`, or `auto`: text on a terminal and JSON \
+            elsewhere.",
         set: |config, text| match text {
-            "text" | "json" => {
+            "auto" | "text" | "json" => {
                 text.clone_into(&mut config.log_format);
                 Ok(())
             }
-            _ => Err("give text or json".to_owned()),
+            _ => Err("give auto, text or json".to_owned()),
         },
         show: |config| quoted(&config.log_format),
     },
@@ -174,6 +178,11 @@ const _: () = assert!(SETTINGS.len() <= SETTINGS_MAX, "more settings than anyone
 
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A plain number stays one; with a unit it is a text.
+fn quantity(shown: String) -> String {
+    if shown.parse::<u64>().is_ok() { shown } else { quoted(&shown) }
 }
 
 fn non_empty(text: &str) -> Result<&str, String> {

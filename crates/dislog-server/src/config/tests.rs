@@ -1,6 +1,10 @@
 use super::*;
 
-fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<(Config, Origins), String> {
+fn load(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<(Config, Origins), String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dislog.toml");
     std::fs::write(&path, file).unwrap();
@@ -39,7 +43,8 @@ fn an_unknown_key_is_named_with_its_file_and_the_nearest_known_key() {
     );
     assert_eq!(
         load("zookeeper = 1", &[], &[]).unwrap_err(),
-        "unknown setting \"zookeeper\" in file FILE; `dislog server --print-config` lists the settings"
+        "unknown setting \"zookeeper\" in file FILE; `dislog server --print-config` lists the \
+            settings"
     );
     assert_eq!(
         load("", &[("DISLOG_DATADIR", "x")], &[]).unwrap_err(),
@@ -71,9 +76,9 @@ fn values_that_cannot_be_say_what_can() {
         ("retention_ms", "soon", "give milliseconds"),
         ("auto_create_topics", "yes", "true or false"),
         ("connections_max", "0", "from 1 to"),
-        ("segment_bytes", "1", "from \"1MiB\" to \"2GiB\""),
-        ("append_bytes_in_flight_max", "1MiB", "from \"16MiB\""),
-        ("log_format", "xml", "text or json"),
+        ("segment_bytes", "1", "from 4KiB to 2GiB"),
+        ("append_bytes_in_flight_max", "1MiB", "from 16MiB"),
+        ("log_format", "xml", "auto, text or json"),
         ("data_dir", "", "must not be empty"),
     ] {
         let error = load("", &[], &[(key, value)]).unwrap_err();
@@ -87,7 +92,10 @@ fn values_that_cannot_be_say_what_can() {
 fn what_is_printed_can_be_loaded() {
     let (config, origins) = load("retention_ms = '36h'\nname = 'a\"b'", &[], &[]).unwrap();
     let printed = config.print(&origins);
-    assert!(printed.contains("retention_ms = \"36h\"") && printed.contains("# default"), "{printed}");
+    assert!(
+        printed.contains("retention_ms = \"36h\"") && printed.contains("# default"),
+        "{printed}"
+    );
     assert_eq!(load(&printed, &[], &[]).unwrap().0, config);
 }
 

@@ -89,7 +89,8 @@ fn change(settings: Option<v1::TopicSettings>) -> TopicChange {
     TopicChange { retention_bytes, retention_ms, segment_bytes }
 }
 
-fn described(node: &Node, topic: &Topic) -> v1::Topic {
+/// A topic with its partitions as they are now.
+pub(crate) fn described(node: &Node, topic: &Topic) -> v1::Topic {
     let partitions = (0..topic.partitions).filter_map(|partition| {
         let id = PartitionId { topic: topic.name.clone(), partition };
         // A partition that is gone was deleted since the topic was looked up.

@@ -37,7 +37,8 @@ pub(super) async fn consume(
     Ok(response)
 }
 
-/// Reads page after page and waits at the end of the log, until it is cancelled or the records are gone.
+/// Reads page after page and waits at the end of the log, until it is cancelled or the records are
+/// gone.
 pub(super) async fn stream(node: Node, request: &v1::ConsumeRequest) -> Result<Pages, Failure> {
     let mut follower = Follower::open(&node, request).await?;
     follower.reader = follower.reader.following();
@@ -61,6 +62,7 @@ struct Follower {
 
 impl Follower {
     async fn open(node: &Node, request: &v1::ConsumeRequest) -> Result<Follower, Failure> {
+        // consume 1: the partition is found and the start becomes an offset.
         let partition = node.partition(&request.topic, request.partition).await?;
         if request.linearizable {
             partition.linearize().await?;
@@ -82,7 +84,6 @@ impl Follower {
             }
             tokio::select! {
                 waited = self.reader.wait() => waited?,
-                () = self.closing.wait() => return Err(Failure::shutting_down()),
             }
         }
     }
@@ -96,12 +97,16 @@ impl Follower {
 
     /// What there is now: nothing at the end of the log.
     async fn page(&mut self) -> Result<v1::ConsumeResponse, Failure> {
+        // consume 4: what was read is cut to the limits; raw batches go out as they are.
         let mut response = v1::ConsumeResponse::default();
         if self.raw {
             let batches = self.reader.raw_page(self.limits).await?;
             response.batches = batches
                 .into_iter()
-                .map(|stored| v1::RawBatch { batch: stored.batch, timestamp_ms: stored.timestamp_ms })
+                .map(|stored| v1::RawBatch {
+                    batch: stored.batch,
+                    timestamp_ms: stored.timestamp_ms,
+                })
                 .collect();
         } else {
             let records = self.reader.page(self.limits).await?;

@@ -16,8 +16,8 @@ use crate::grpc::LogService;
 use crate::grpc::admin::AdminService;
 use crate::node::Node;
 
-/// How soon a watcher learns that a partition has stopped serving. Partitions do not announce that, so it is looked up
-/// while somebody watches; the node going down is announced at once.
+/// How soon a watcher learns that a partition has stopped serving. Partitions do not announce that,
+/// so it is looked up while somebody watches; the node going down is announced at once.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct HealthService {
@@ -67,7 +67,8 @@ impl Watch {
     async fn next(&mut self) -> Option<ServingStatus> {
         while !self.last {
             self.last = self.node.closing.is_closing();
-            let state = if self.known { serving(&self.node) } else { ServingStatus::ServiceUnknown };
+            let state =
+                if self.known { serving(&self.node) } else { ServingStatus::ServiceUnknown };
             if self.told != Some(state) {
                 self.told = Some(state);
                 return Some(state);

@@ -1,16 +1,20 @@
 //! gRPC: `log.v1.Log`, `log.v1.Admin`, health and reflection.
 //!
-//! What a request means is documented in `proto/log/v1/*.proto`. Here it is read, handed on, and answered.
+//! What a request means is documented in `proto/log/v1/*.proto`. Here it is read, handed on, and
+//! answered.
 
 mod admin;
 mod consume;
 mod health;
 mod produce;
 
+pub(crate) use admin::described;
+
 use axum::Router;
 use dislog_proto::v1;
 use dislog_proto::v1::admin_server::AdminServer;
 use dislog_proto::v1::log_server::{Log, LogServer};
+use dislog_types::PartitionId;
 use dislog_types::limits::BATCH_BYTES_MAX;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,12 +35,12 @@ pub(crate) fn router(node: &Node) -> Result<Router, Error> {
     let routes = Routes::new(log)
         .add_service(admin)
         .add_service(health)
-        .add_service(described().build_v1()?)
-        .add_service(described().build_v1alpha()?);
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
     Ok(routes.prepare().into_axum_router())
 }
 
-fn described() -> Builder<'static> {
+fn reflection() -> Builder<'static> {
     Builder::configure()
         .register_encoded_file_descriptor_set(dislog_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -84,12 +88,18 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetServersRequest>,
     ) -> Result<Response<v1::GetServersResponse>, Status> {
-        // One node is the whole cluster and leads every partition, also those that are not created yet.
-        topic_name(&request.into_inner().topic)?;
+        let v1::GetServersRequest { topic, partition } = request.into_inner();
+        let id = PartitionId { topic: topic_name(&topic)?, partition };
+        // One node is the whole cluster, and will also lead the partitions that are not created
+        // yet.
+        let is_leader = match self.node.cluster.partition(&id) {
+            Ok(partition) => partition.status().leader == Some(self.node.cluster.node_id()),
+            Err(_) => true,
+        };
         let server = v1::Server {
             id: self.node.id(),
             rpc_addr: self.node.address.clone(),
-            is_leader: true,
+            is_leader,
             name: self.node.name().to_owned(),
         };
         Ok(Response::new(v1::GetServersResponse { servers: vec![server] }))

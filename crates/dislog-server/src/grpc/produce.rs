@@ -1,6 +1,6 @@
 //! `Produce` and `ProduceStream`.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 
 use dislog_cluster::{Appended, PendingAppend};
 use dislog_proto::v1;
@@ -12,8 +12,8 @@ use crate::append;
 use crate::node::Node;
 use crate::status::Failure;
 
-/// Requests of one stream that may be under way: as many as the batches that are remembered of a producer, so that
-/// a retry of all of them is answered. Their bytes are bounded by the partitions.
+/// Requests of one stream that may be under way: as many as the batches that are remembered of a
+/// producer, so that a retry of all of them is answered. Their bytes are bounded by the partitions.
 const STREAM_REQUESTS_MAX: usize = dislog_types::limits::PRODUCER_BATCHES_REMEMBERED;
 
 /// The answers of a stream.
@@ -26,15 +26,18 @@ pub(super) async fn produce(
     request: v1::ProduceRequest,
 ) -> Result<v1::ProduceResponse, Failure> {
     let submitted = submit(node, request).await?;
+    // produce 10: whoever asked is told. If nobody is there any more, the append has happened all
+    // the same.
     let outcome = append::outcome(node, submitted.pending, submitted.idempotent).await?;
     Ok(response(outcome))
 }
 
 /// Appends batches in the order of their requests, and answers in that order.
 ///
-/// One task reads and submits, the stream of answers awaits the outcomes: so appends overlap, and a client that
-/// does not read its answers is held back once [`STREAM_REQUESTS_MAX`] are under way. The task ends with the
-/// requests, at the first failure, when the answers are dropped, or when the node is closing.
+/// One task reads and submits, the stream of answers awaits the outcomes: so appends overlap, and a
+/// client that does not read its answers is held back once [`STREAM_REQUESTS_MAX`] are under way.
+/// The task ends with the requests, at the first failure, when the answers are dropped, or when the
+/// node is closing.
 pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>) -> Answers {
     let (queue, submitted) = mpsc::channel(STREAM_REQUESTS_MAX);
     tokio::spawn(submit_all(node.clone(), requests, queue));
@@ -54,6 +57,7 @@ struct Submitted {
 }
 
 async fn submit(node: &Node, request: v1::ProduceRequest) -> Result<Submitted, Failure> {
+    // produce 1: the request becomes one checked batch; what cannot be read back is refused here.
     let (topic, partition) = (request.topic.clone(), request.partition);
     let append = append::from_request(request).await?;
     let idempotent = append.header.producer.is_some();
@@ -66,11 +70,13 @@ async fn submit_all(
     mut requests: Streaming<v1::ProduceRequest>,
     queue: mpsc::Sender<Result<Submitted, Status>>,
 ) {
+    let closing = node.closing.clone();
+    let mut closed = pin!(closing.wait());
     // The place in the queue comes first, so that nothing is appended that could not be answered.
     while let Ok(place) = queue.reserve().await {
         let request = tokio::select! {
             request = requests.message() => request,
-            () = node.closing.wait() => Err(Failure::shutting_down().into()),
+            () = &mut closed => Err(Failure::shutting_down().into()),
         };
         let submitted = match request {
             Ok(Some(request)) => submit(&node, request).await.map_err(Status::from),

@@ -40,7 +40,9 @@ impl FromStr for RecordFormat {
         match text {
             "value" => Ok(RecordFormat::Value),
             "json" => Ok(RecordFormat::Json),
-            template if template.contains('%') => Ok(RecordFormat::Template(Template::parse(text)?)),
+            template if template.contains('%') => {
+                Ok(RecordFormat::Template(Template::parse(text)?))
+            }
             _ => Err(r"give value, json, or a template with verbs, such as '%o %v\n'".to_owned()),
         }
     }
@@ -66,7 +68,7 @@ impl RecordFormat {
 /// A time as RFC 3339 in UTC; one that no calendar has stays a number of milliseconds.
 pub(crate) fn rfc3339(timestamp_ms: i64) -> String {
     match Timestamp::from_millisecond(timestamp_ms) {
-        Ok(timestamp) => timestamp.to_string(),
+        Ok(timestamp) => format!("{timestamp:.3}"),
         Err(_) => timestamp_ms.to_string(),
     }
 }
@@ -157,8 +159,8 @@ mod tests {
         let plain = String::from_utf8(show("json", b"ignored", &record(b"hi"))).unwrap();
         assert_eq!(
             plain,
-            "{\"topic\":\"demo\",\"partition\":0,\"offset\":7,\"timestamp\":\"1970-01-01T00:00:01Z\",\
-             \"timestamp_ms\":1000,\"value\":\"hi\"}\n"
+            "{\"topic\":\"demo\",\"partition\":0,\"offset\":7,\
+             \"timestamp\":\"1970-01-01T00:00:01.000Z\",\"timestamp_ms\":1000,\"value\":\"hi\"}\n"
         );
         let full = ConsumedRecord {
             key: Some(Bytes::new()),
@@ -167,10 +169,13 @@ mod tests {
             ..record(b"\xff")
         };
         let full = String::from_utf8(show("json", b"ignored", &full)).unwrap();
-        assert!(full.ends_with(
-            "\"key\":\"\",\"headers\":[{\"key\":\"h\",\"value\":\"\\\"x\\\"\\n\"}],\"type\":5,\
+        assert!(
+            full.ends_with(
+                "\"key\":\"\",\"headers\":[{\"key\":\"h\",\"value\":\"\\\"x\\\"\\n\"}],\"type\":5,\
              \"value_base64\":\"/w==\"}\n"
-        ), "{full}");
+            ),
+            "{full}"
+        );
     }
 
     #[test]
@@ -186,6 +191,6 @@ mod tests {
     #[test]
     fn a_time_outside_the_calendar_is_still_shown() {
         assert_eq!(rfc3339(i64::MAX), i64::MAX.to_string());
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -1,13 +1,12 @@
 //! `dislog consume`, or `dislog get`: gets records back.
 //!
-//! Without `-f` it reads to the end as of now, one partition after the other. With `-f` it goes on, from all
-//! partitions at once; the order within a partition stays. What was read is written out before it waits.
+//! Without `-f` it reads to the end as of now, one partition after the other. With `-f` it goes on,
+//! from all partitions at once; the order within a partition stays. What was read is written out
+//! before it waits.
 
 pub(crate) mod format;
 pub(crate) mod range;
 mod template;
-
-use std::sync::Arc;
 
 use dislog_client::{
     Client, ConsumedBatch, Consumer, ConsumerOptions, End, Error, PartitionInfo, Start,
@@ -20,11 +19,16 @@ use crate::consume::format::{Located, RecordFormat};
 use crate::consume::range::{Bound, Range};
 use crate::escape::unescape;
 use crate::failure::{Exit, Failure};
-use crate::output::{Outcome, Output, Stop};
+use crate::output::{Outcome, Output, Stop, reader_gone};
 use crate::servers::ServersArg;
 
-/// How many batches of a followed partition may wait to be written, each at most as large as the server sends them.
+/// How many batches of a followed partition may wait to be written, each at most as large as the
+/// server sends them.
 const BATCHES_WAITING_MAX: usize = 2;
+
+/// How much text is gathered before it is handed to the output, which writes that much without
+/// copying it.
+const TEXT_BYTES: usize = 1 << 20;
 
 const NOTES: &str = r"RANGE is a first record, and one past the last if there is an end:
   start  end        the first record; behind the last one, as of now
@@ -98,30 +102,40 @@ pub(crate) async fn run(args: ConsumeArgs, output: &mut Output) -> Outcome {
     let client = args.servers.resolve()?.client().await?;
     let consumers = consumers(&client, &args).await?;
     let delimiter = args.delimiter.map_or_else(|| b"\n".to_vec(), |delimiter| delimiter.0);
+    let is_terminal = output.is_terminal();
     let writer = Writer {
         topic: args.topic,
         format: args.format,
         delimiter,
         left: args.count,
-        line: Vec::new(),
+        text: Vec::new(),
         output,
     };
-    match args.follow && consumers.len() > 1 {
-        true => follow_all(consumers, writer).await,
-        false => one_by_one(consumers, writer).await,
+    let is_watched = args.follow && !is_terminal;
+    let writing = async {
+        match args.follow && consumers.len() > 1 {
+            true => follow_all(consumers, writer).await,
+            false => one_by_one(consumers, writer).await,
+        }
+    };
+    tokio::select! {
+        outcome = writing => outcome,
+        () = reader_gone(), if is_watched => Err(Stop::Closed),
     }
 }
 
 /// A consumer for each partition that has something in the range.
 async fn consumers(client: &Client, args: &ConsumeArgs) -> Result<Vec<Consumer>, Failure> {
-    let topic = client.describe_topic(&args.topic).await.map_err(|error| missing(error, &args.topic))?;
+    let topic =
+        client.describe_topic(&args.topic).await.map_err(|error| missing(error, &args.topic))?;
     let chosen = |info: &&PartitionInfo| args.partition.is_none_or(|p| p == info.partition);
     let mut consumers = Vec::new();
     let mut is_known = false;
     for info in topic.partitions.iter().filter(chosen) {
         is_known = true;
         let Some(end) = end(client, args, info).await? else { continue };
-        let options = ConsumerOptions { start: start(args.range.from, info), end, ..Default::default() };
+        let options =
+            ConsumerOptions { start: start(args.range.from, info), end, ..Default::default() };
         consumers.push(client.consumer(&args.topic, info.partition, options)?);
     }
     match args.partition {
@@ -193,8 +207,8 @@ struct Writer<'a> {
     delimiter: Vec<u8>,
     /// How many records may still be written.
     left: Option<u64>,
-    /// A record's text; kept for its memory.
-    line: Vec<u8>,
+    /// What is to be written; kept for its memory.
+    text: Vec<u8>,
     output: &'a mut Output,
 }
 
@@ -204,13 +218,18 @@ impl Writer<'_> {
     }
 
     fn batch(&mut self, partition: u32, batch: &ConsumedBatch) -> Outcome {
-        let limit = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let limit =
+            self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         for record in batch.records.iter().take(limit) {
             let located = Located { topic: &self.topic, partition, record };
-            self.line.clear();
-            self.format.write(&located, &self.delimiter, &mut self.line);
-            self.output.bytes(&self.line)?;
+            self.format.write(&located, &self.delimiter, &mut self.text);
+            if self.text.len() >= TEXT_BYTES {
+                self.output.bytes(&self.text)?;
+                self.text.clear();
+            }
         }
+        self.output.bytes(&self.text)?;
+        self.text.clear();
         let written = batch.records.len().min(limit) as u64;
         self.left = self.left.map(|left| left - written);
         Ok(())
@@ -241,9 +260,8 @@ type Arrived = (u32, Result<ConsumedBatch, Error>);
 
 async fn follow_all(consumers: Vec<Consumer>, mut writer: Writer<'_>) -> Outcome {
     let (arrived, mut arrivals) = mpsc::channel(BATCHES_WAITING_MAX);
-    let arrived = Arc::new(arrived);
     for consumer in consumers {
-        tokio::spawn(follow(consumer, Arc::clone(&arrived)));
+        tokio::spawn(follow(consumer, arrived.clone()));
     }
     drop(arrived);
     while !writer.is_done() {
@@ -261,7 +279,7 @@ async fn follow_all(consumers: Vec<Consumer>, mut writer: Writer<'_>) -> Outcome
 }
 
 /// Hands on what a consumer yields until its end, an error, or until nobody wants it.
-async fn follow(mut consumer: Consumer, arrived: Arc<mpsc::Sender<Arrived>>) {
+async fn follow(mut consumer: Consumer, arrived: mpsc::Sender<Arrived>) {
     let partition = consumer.partition().partition;
     loop {
         let next = match consumer.next_batch().await {

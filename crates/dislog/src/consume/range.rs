@@ -16,16 +16,17 @@
 //!         now, end                    now
 //! ```
 //!
-//! The second bound is not part of the range. Times are those the leader gave the records; they never decrease
-//! within a partition, so a range of times is a range of offsets. Dates are UTC, so that the same command gives the
-//! same records wherever it is run.
+//! The second bound is not part of the range. Times are those the leader gave the records; they
+//! never decrease within a partition, so a range of times is a range of offsets. Dates are UTC, so
+//! that the same command gives the same records wherever it is run.
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 use crate::quantity::parse_duration;
 
-/// Unix times of so many digits and more are milliseconds: 11 digits of seconds last until the year 5138.
+/// Unix times of so many digits and more are milliseconds: 11 digits of seconds last until the year
+/// 5138.
 const MILLISECOND_DIGITS: usize = 12;
 
 /// From one bound up to, not including, another.
@@ -55,7 +56,8 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// The offset, for a log with this start and end; `None` for a time, which only the log itself can answer.
+    /// The offset, for a log with this start and end; `None` for a time, which only the log itself
+    /// can answer.
     pub(crate) fn offset(self, start: u64, end: u64) -> Option<u64> {
         match self {
             Bound::Start => Some(start),
@@ -69,9 +71,6 @@ impl Bound {
 }
 
 impl Range {
-    /// Everything there is.
-    pub(crate) const ALL: Range = Range { from: Bound::Start, to: None };
-
     /// The range that `text` describes, with times relative to `now`.
     ///
     /// # Errors
@@ -120,7 +119,8 @@ fn parse_bound(text: &str) -> Result<Bound, String> {
     })
 }
 
-/// A time may hold colons itself, so the colon between two times is the one with a time on both sides.
+/// A time may hold colons itself, so the colon between two times is the one with a time on both
+/// sides.
 fn parse_times(text: &str, now: Timestamp) -> Result<Range, String> {
     let whole = parse_time(text, now);
     if let Ok(from) = whole {

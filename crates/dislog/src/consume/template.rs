@@ -6,9 +6,9 @@
 //! %h headers       %H how many there are       %o offset       %% a percent sign
 //! ```
 //!
-//! Headers are `name=value`, joined by commas. A record without a key writes nothing for `%k` and -1 for `%K`.
-//! Escapes (`\n`, `\t`, `\0`, `\x1f`, …) are those of [`crate::escape`]. Nothing is added after a record: a
-//! template for lines ends in `\n`.
+//! Headers are `name=value`, joined by commas. A record without a key writes nothing for `%k` and
+//! -1 for `%K`. Escapes (`\n`, `\t`, `\0`, `\x1f`, …) are those of [`crate::escape`]. Nothing is
+//! added after a record: a template for lines ends in `\n`.
 
 use std::io::Write;
 
@@ -55,7 +55,8 @@ impl Template {
         push_text(&mut pieces, parts.next().unwrap_or_default())?;
         while let Some(part) = parts.next() {
             let Some(letter) = part.chars().next() else {
-                // Two percent signs in a row: the part between them is empty, the one after them is text.
+                // Two percent signs in a row: the part between them is empty, the one after them is
+                // text.
                 let Some(text) = parts.next() else {
                     return Err("a template ends in a single %; write %% for a percent sign".into());
                 };
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(show("%v|%V|%k|%K|%h|%H", &record), "value|5|key|3|a=1,b=|2");
         assert_eq!(
             show(r"%t\t%p\t%o\t%T\t%d\n", &record),
-            "demo\t2\t17\t1769817600250\t2026-01-31T00:00:00.25Z\n"
+            "demo\t2\t17\t1769817600250\t2026-01-31T00:00:00.250Z\n"
         );
     }
 
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        for (template, named) in [("%", "%"), ("%v%", "%"), ("%z", "%z"), (r"%v\q", r"\q"), ("%é", "%é")]
+        for (template, named) in
+            [("%", "%"), ("%v%", "%"), ("%z", "%z"), (r"%v\q", r"\q"), ("%é", "%é")]
         {
             let refused = Template::parse(template).expect_err(template);
             assert!(refused.contains(named), "{template}: {refused}");

@@ -1,7 +1,7 @@
 //! Cutting a stream of bytes into records.
 //!
-//! Bytes are read in large chunks, and records are slices of them: a line costs no allocation and is copied
-//! only if the chunk ended inside it. The result does not depend on where chunks end.
+//! Bytes are read in large chunks, and records are slices of them: a line costs no allocation and
+//! is copied only if the chunk ended inside it. The result does not depend on where chunks end.
 
 use std::io::{self, Read};
 
@@ -14,8 +14,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// How much is asked of the input at once: what a pipe holds.
 const READ_BYTES_MAX: usize = 64 << 10;
 
-/// A chunk is filled by further reads until less than this is left of it, so that an input which arrives in small
-/// pieces does not cost a chunk for each.
+/// A chunk is filled by further reads until less than this is left of it, so that an input which
+/// arrives in small pieces does not cost a chunk for each.
 const READ_BYTES_MIN: usize = 8 << 10;
 
 /// What ends a record.
@@ -77,8 +77,8 @@ impl Splitter {
         self.count
     }
 
-    /// Reads once and appends the records that are complete now to `out`. `Ok(false)`: the input has ended, and
-    /// everything has been returned.
+    /// Reads once and appends the records that are complete now to `out`. `Ok(false)`: the input
+    /// has ended, and everything has been returned.
     ///
     /// # Errors
     /// If reading fails or a record is too long. The records before it are in `out`.
@@ -98,7 +98,8 @@ impl Splitter {
         self.at_end = true;
         let whole = matches!(self.ending, Ending::Input);
         if whole || !self.rest.is_empty() {
-            self.push(self.rest.split().freeze(), out)?;
+            let rest = self.rest.split().freeze();
+            self.push(rest, out)?;
         }
         Ok(false)
     }

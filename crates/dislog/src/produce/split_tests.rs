@@ -86,7 +86,9 @@ fn a_line_longer_than_a_chunk() {
 
 #[test]
 fn a_record_too_long_is_named_and_those_before_it_are_kept() {
-    for input in [&b"a\nbcd\ntoo long\ne\n"[..], b"a\nbcd\ntoo long", b"a\nbcd\ntoo long and longer"] {
+    for input in
+        [&b"a\nbcd\ntoo long\ne\n"[..], b"a\nbcd\ntoo long", b"a\nbcd\ntoo long and longer"]
+    {
         let mut records = Vec::new();
         let mut splitter = Splitter::new(on(b"\n"), 3);
         let mut rest = input;
@@ -117,8 +119,8 @@ fn an_input_that_fails_is_an_error() {
 proptest! {
     #[test]
     fn any_chunking_gives_the_same_records(
-        input in proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'\n')], 0..200),
-        delimiter in proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'\n')], 1..4),
+        input in proptest::collection::vec(proptest::sample::select(&b"ab\n"[..]), 0..200),
+        delimiter in proptest::collection::vec(proptest::sample::select(&b"a\n"[..]), 1..4),
         lengths in proptest::collection::vec(1usize..9, 1..9),
     ) {
         let expected = reference(&input, &delimiter);

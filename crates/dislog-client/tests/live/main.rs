@@ -1,0 +1,10 @@
+//! The client against a real server in the same process, over a wire that the tests can cut.
+
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod consume;
+mod node;
+mod produce;
+mod unreachable;
+mod wire;

@@ -1,0 +1,108 @@
+//! What a client does when nobody answers. No server is needed for this.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dislog_client::{Client, ClientOptions, Error, Outcome, Producer, ProducerOptions, Record};
+use futures_util::FutureExt;
+use tokio::net::TcpListener;
+
+use crate::node::client;
+
+/// An address that refuses connections.
+async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn producer(addr: SocketAddr, buffer_bytes_max: usize, delivery_timeout: Duration) -> Producer {
+    let options = ProducerOptions {
+        partition: Some(0),
+        buffer_bytes_max,
+        delivery_timeout,
+        ..ProducerOptions::default()
+    };
+    client(addr).producer("t", options).unwrap()
+}
+
+#[tokio::test]
+async fn send_waits_once_the_buffer_is_full() {
+    let producer = producer(nobody().await, 100_000, Duration::from_secs(120));
+    let mut accepted = 0;
+    while let Some(sent) = producer.send(Record::new(vec![0; 1_000])).now_or_never() {
+        drop(sent.unwrap());
+        accepted += 1;
+    }
+    assert!((90..=100).contains(&accepted), "100 kB hold {accepted} records of 1 kB");
+}
+
+#[tokio::test]
+async fn room_comes_back_when_deliveries_fail() {
+    let producer = producer(nobody().await, 2_000, Duration::from_millis(50));
+    let first = producer.send(Record::new(vec![0; 1_500])).await.unwrap();
+    // There is room for it only once the first one was given up; then it is refused.
+    let second = producer.send(Record::new(vec![0; 1_500])).await;
+    assert!(matches!(second, Err(Error::Abandoned { .. })), "{second:?}");
+    assert!(first.await.is_err());
+}
+
+#[tokio::test]
+async fn a_record_larger_than_the_buffer_is_refused_at_once() {
+    let producer = producer(nobody().await, 1_000, Duration::from_secs(120));
+    let error = producer.send(Record::new(vec![0; 1_000])).await.unwrap_err();
+    assert!(matches!(error, Error::RecordTooLarge { bytes: 1_000, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_never_left_was_not_appended() {
+    let producer = producer(nobody().await, 1 << 20, Duration::from_millis(100));
+    let deliveries = [
+        producer.send(Record::new("a")).await.unwrap(),
+        producer.send(Record::new("b")).await.unwrap(),
+    ];
+    let [first, second] = futures_util::future::join_all(deliveries).await.try_into().unwrap();
+    let first = first.unwrap_err();
+    assert!(matches!(&first, Error::Timeout { last, .. } if last.contains("refused")), "{first}");
+    assert_eq!(first.outcome(), Outcome::NotAppended);
+    assert_eq!(second.unwrap_err().outcome(), Outcome::NotAppended);
+}
+
+#[tokio::test]
+async fn what_left_and_was_not_answered_has_an_unknown_outcome() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let deaf = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            open.push(connection);
+        }
+    });
+    let producer = producer(addr, 1 << 20, Duration::from_millis(300));
+    let error = producer.send(Record::new("a")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert!(error.to_string().contains("UNKNOWN"), "{error}");
+    deaf.abort();
+}
+
+#[tokio::test]
+async fn calls_give_up_in_time() {
+    let options =
+        ClientOptions { request_timeout: Duration::from_millis(200), ..ClientOptions::default() };
+    let client = Client::connect([nobody().await.to_string()], options).unwrap();
+    let error = client.list_topics().await.unwrap_err();
+    assert!(matches!(&error, Error::Timeout { last, .. } if last.contains("refused")), "{error}");
+    let mut consumer = client.consumer("t", 0, Default::default()).unwrap();
+    assert!(matches!(consumer.next().await, Err(Error::Timeout { .. })));
+}
+
+#[tokio::test]
+async fn another_server_is_tried() {
+    let node = crate::node::Node::start().await;
+    let servers = [nobody().await.to_string(), node.addr().to_string()];
+    let client = Client::connect(servers, ClientOptions::default()).unwrap();
+    assert!(client.list_topics().await.unwrap().is_empty());
+    let producer = client.producer("t", ProducerOptions::default()).unwrap();
+    assert_eq!(producer.send(Record::new("0")).await.unwrap().await.unwrap().offset, 0);
+    let mut consumer = client.consumer("t", 0, Default::default()).unwrap();
+    assert_eq!(consumer.next().await.unwrap().unwrap().value, "0");
+}

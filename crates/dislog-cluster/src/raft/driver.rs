@@ -1,0 +1,320 @@
+//! The driver: one thread that drives every group of a node.
+//!
+//! ```text
+//!   appends, trims, reads ──┐                       ┌─ sync threads: vote, sync, checkpoint, trim
+//!   messages of peers ──────┼─► one channel ─► driver
+//!   results of the threads ─┘        ▲              └─ messages to peers
+//!                                    └── results
+//! ```
+//!
+//! A turn of the loop: wait for an input, take all there are, pump each group that was touched.
+//! Nothing in it blocks but the wait itself, so one slow disk or one busy group holds nobody up,
+//! and an idle node's driver does not run at all: the wait has a time-out only if something is due
+//! at a time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{fs, io, process};
+
+use dislog_log::fs::Fs;
+use dislog_types::time::Clock;
+use tokio::sync::oneshot;
+
+use super::group::{self, Group};
+pub(crate) use super::input::Input;
+use super::rim::{DiskSpace, Rim};
+use super::sync_threads::{SyncThreads, Tools};
+use super::transport::Transport;
+use crate::error::ReadError;
+use crate::partition::shared::{Life, Shared};
+
+/// Inputs taken before the groups are pumped: enough to share the work of a turn, few enough that
+/// the first is not kept waiting.
+const INPUTS_PER_TURN_MAX: usize = 1_024;
+
+/// The longest the driver sleeps towards a time of day: clocks are set, and then the time comes
+/// sooner.
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+
+/// How often groups with peers are told of the passing of time.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a driver works with.
+pub(crate) struct DriverConfig {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) sync_threads: usize,
+    /// Held until the driver has ended, so that nobody else opens the directory before.
+    pub(crate) lock: Option<fs::File>,
+}
+
+/// See the module.
+struct Driver {
+    inputs: Receiver<Input>,
+    clock: Arc<dyn Clock>,
+    rim: Rim,
+    groups: HashMap<u64, Group>,
+    /// Groups touched in this turn.
+    touched: Vec<u64>,
+    deadlines: Deadlines,
+    next_tick: Option<Instant>,
+    closing: Option<Vec<oneshot::Sender<()>>>,
+    sync_threads: Vec<JoinHandle<()>>,
+    lock: Option<fs::File>,
+}
+
+/// Starts a driver without groups; it ends after [`Input::Close`].
+pub(crate) fn start(config: DriverConfig) -> io::Result<Sender<Input>> {
+    let (sender, inputs) = mpsc::channel();
+    let tools = || Tools {
+        fs: Arc::clone(&config.fs),
+        data_dir: config.data_dir.clone(),
+        results: sender.clone(),
+    };
+    let (threads, sync_threads) = SyncThreads::start(config.sync_threads, tools)?;
+    let driver = Driver {
+        inputs,
+        rim: Rim {
+            threads,
+            transport: config.transport,
+            disk: DiskSpace::new(config.fs, config.data_dir),
+            now_ms: config.clock.now_ms(),
+        },
+        clock: config.clock,
+        groups: HashMap::new(),
+        touched: Vec::new(),
+        deadlines: Deadlines::default(),
+        next_tick: None,
+        closing: None,
+        sync_threads,
+        lock: config.lock,
+    };
+    let run = move || {
+        let _guard = AbortOnPanic;
+        driver.run();
+    };
+    thread::Builder::new().name("dislog-driver".to_owned()).spawn(run)?;
+    Ok(sender)
+}
+
+/// A node whose driver is gone would look alive and serve nobody: better it ends, and starts anew.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("the driver panicked; ending the process");
+            process::abort();
+        }
+    }
+}
+
+impl Driver {
+    fn run(mut self) {
+        while self.closing.is_none() || !self.groups.is_empty() {
+            let first = self.wait();
+            self.rim.now_ms = self.clock.now_ms();
+            if let Some(input) = first {
+                self.take(input);
+            }
+            for _ in 1..INPUTS_PER_TURN_MAX {
+                let Ok(input) = self.inputs.try_recv() else { break };
+                self.take(input);
+            }
+            self.tick();
+            self.touched.extend(self.deadlines.due(self.rim.now_ms));
+            self.pump();
+        }
+        self.finish();
+    }
+
+    /// The next input; none if something is due first.
+    fn wait(&mut self) -> Option<Input> {
+        let until_tick = self.next_tick.map(|tick| tick.saturating_duration_since(Instant::now()));
+        let until_deadline = self.deadlines.next_ms().map(|deadline_ms| {
+            let left_ms = deadline_ms.saturating_sub(self.clock.now_ms()).max(0);
+            Duration::from_millis(left_ms.unsigned_abs()).min(SLEEP_MAX)
+        });
+        let input = match until_tick.into_iter().chain(until_deadline).min() {
+            None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(left) => self.inputs.recv_timeout(left),
+        };
+        match input {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the sync threads hold senders"),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            // produce 3: the driver takes the append from its channel, in the order of submission.
+            Input::Append(request) => match self.touch(request.shared.group) {
+                Some((group, rim)) => group.append(request, rim),
+                None => request.reply.send(Err(gone(&request.shared))),
+            },
+            Input::Trim(request) => match self.touch(request.shared.group) {
+                Some((group, rim)) => group.trim(request, rim.now_ms),
+                None => drop(request.reply.send(Err(gone(&request.shared)))),
+            },
+            Input::Linearize(request) => match self.touch(request.shared.group) {
+                Some((group, _)) => group.linearize(request),
+                None => {
+                    let error = ReadError::NoLeader(request.shared.id.clone());
+                    drop(request.reply.send(Err(error)));
+                }
+            },
+            Input::Synced(synced) => {
+                if let Some((group, rim)) = self.touch(synced.group) {
+                    group.synced(synced, rim);
+                }
+            }
+            Input::Kept(kept) => {
+                if let Some((group, rim)) = self.touch(kept.group) {
+                    group.kept(kept, rim);
+                }
+            }
+            Input::Message(message) => {
+                if let Some((group, _)) = self.touch(message.group) {
+                    group.message(message);
+                }
+            }
+            Input::AddGroup(group, opened) => self.add(*group, opened),
+            Input::SetRetention(number, policy) => {
+                if let Some((group, _)) = self.touch(number) {
+                    group.set_retention(policy);
+                }
+            }
+            Input::EndGroup(number, life, done) => {
+                if let Some((group, rim)) = self.touch(number) {
+                    group.end(life, Some(done), rim.now_ms);
+                }
+            }
+            Input::Close(done) => self.close(done),
+        }
+    }
+
+    /// The group, to be pumped at the end of the turn.
+    fn touch(&mut self, number: u64) -> Option<(&mut Group, &mut Rim)> {
+        let group = self.groups.get_mut(&number)?;
+        self.touched.push(number);
+        Some((group, &mut self.rim))
+    }
+
+    fn add(&mut self, mut group: Group, opened: Sender<()>) {
+        let number = group.number();
+        if self.closing.is_some() {
+            group.end(Life::Closing, None, self.rim.now_ms);
+        } else {
+            group.start(opened);
+        }
+        if group.has_peers() && self.next_tick.is_none() {
+            self.next_tick = Some(Instant::now() + TICK);
+        }
+        let before = self.groups.insert(number, group);
+        assert!(before.is_none(), "a group is added once");
+        self.touched.push(number);
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.next_tick.is_none_or(|tick| now < tick) {
+            return;
+        }
+        for (&number, group) in &mut self.groups {
+            if group.has_peers() {
+                group.tick();
+                self.touched.push(number);
+            }
+        }
+        self.next_tick = Some(now + TICK);
+    }
+
+    fn pump(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for number in touched.drain(..) {
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            group.pump(&mut self.rim);
+            if group.has_ended() {
+                group.let_go(&mut self.rim);
+                self.deadlines.set(number, None);
+                self.groups.remove(&number);
+            } else {
+                self.deadlines.set(number, group.deadline_ms());
+            }
+        }
+        self.touched = touched;
+    }
+
+    fn close(&mut self, done: Option<oneshot::Sender<()>>) {
+        self.closing.get_or_insert_default().extend(done);
+        for (&number, group) in &mut self.groups {
+            group.end(Life::Closing, None, self.rim.now_ms);
+            self.touched.push(number);
+        }
+    }
+
+    /// Every group has ended: so do the threads, then the directory is let go, then those who wait
+    /// are told.
+    fn finish(mut self) {
+        self.rim.threads.end();
+        for thread in self.sync_threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a sync thread had panicked");
+            }
+        }
+        drop(self.lock.take());
+        while let Ok(input) = self.inputs.try_recv() {
+            self.take(input);
+        }
+        for done in self.closing.take().unwrap_or_default() {
+            let _ = done.send(());
+        }
+    }
+}
+
+fn gone(shared: &Shared) -> crate::error::AppendError {
+    let life = shared.health().life;
+    group::ended(shared, life)
+}
+
+/// When groups want to be pumped without any input.
+#[derive(Default)]
+struct Deadlines {
+    by_time: BTreeSet<(i64, u64)>,
+    by_group: HashMap<u64, i64>,
+}
+
+impl Deadlines {
+    fn set(&mut self, group: u64, deadline_ms: Option<i64>) {
+        let before = match deadline_ms {
+            Some(deadline_ms) => self.by_group.insert(group, deadline_ms),
+            None => self.by_group.remove(&group),
+        };
+        if before == deadline_ms {
+            return;
+        }
+        if let Some(before_ms) = before {
+            self.by_time.remove(&(before_ms, group));
+        }
+        if let Some(deadline_ms) = deadline_ms {
+            self.by_time.insert((deadline_ms, group));
+        }
+    }
+
+    fn next_ms(&self) -> Option<i64> {
+        self.by_time.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    fn due(&self, now_ms: i64) -> impl Iterator<Item = u64> + '_ {
+        self.by_time.range(..=(now_ms, u64::MAX)).map(|(_, group)| *group)
+    }
+}

@@ -1,0 +1,39 @@
+//! Consensus: the adapter between Raft and the stored log.
+//!
+//! A partition's log *is* its Raft log. A batch is proposed once, framed once, written and synced
+//! once on each replica; that it is *applied* moves no data, it only says that the batch is
+//! committed. The consensus itself is the `raft` crate, a pure core that decides; everything it
+//! decides is carried out here:
+//!
+//! ```text
+//!  input ─► driver ─► group: sequencer ─► Raft ─► Ready ─┬─► entries, staged in the log ┐
+//!              ▲                                            ├─► a vote ───────────────────┤
+//!              │                                            ├─► messages to peers         ▼
+//!              │                                            └─► committed:          sync threads
+//!              │                                                state machine             │
+//!              └──────────────────────────── what is durable ─────────────────────────────┘
+//! ```
+//!
+//! Promises: nothing is acknowledged before it is committed and durable here; a vote is durable
+//! before anything depends on it; a failed write or sync stops its group for good; the driver never
+//! blocks on a disk.
+//!
+//! Left out: for now each group has one voter, this node. Changes of membership, snapshots and a
+//! transport over the network come with the second node; what they need of this (ticks, the outbox,
+//! truncation, own message types) is here.
+
+pub(crate) mod driver;
+mod entry;
+pub(crate) mod group;
+pub(crate) mod input;
+pub(crate) mod open;
+mod persist;
+mod rim;
+mod storage;
+mod sync_threads;
+pub(crate) mod transport;
+mod vote_file;
+mod waiters;
+
+#[cfg(test)]
+mod three_replicas_tests;

@@ -1,0 +1,231 @@
+//! Opening a partition's directory: from bytes on disk to a group that can be driven. Blocks; not
+//! for the driver's thread.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dislog_log::fs::Fs;
+use dislog_log::{Checkpoint, Log, ReadError};
+use dislog_types::PartitionId;
+use raft::{Config, RawNode};
+
+use super::group::{Group, Observer};
+use super::persist::Persist;
+use super::storage::LogStorage;
+use super::vote_file::{self, StoredVote, Vote};
+use super::waiters::{Reads, Waiters};
+use crate::partition::progress::Progress;
+use crate::partition::retention::RetentionPolicy;
+use crate::partition::shared::{Fault, Shared};
+use crate::partition::state_machine::{ApplyError, StateMachine};
+use crate::partition::upkeep::Upkeep;
+
+/// Bytes of entries in one message to a peer, and of committed entries handed out at once.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// Messages with entries under way to one peer; with the size of each it bounds the bytes.
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+
+/// Ticks between heartbeats, and ticks without one after which there is an election.
+const HEARTBEAT_TICKS: usize = 2;
+const ELECTION_TICKS: usize = 10;
+
+/// Bytes of the log read at once while it is replayed.
+const REPLAY_BYTES: u64 = 1 << 20;
+
+/// What is to be opened.
+pub(crate) struct OpenGroup {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) log: dislog_log::Config,
+    pub(crate) id: PartitionId,
+    pub(crate) group: u64,
+    pub(crate) node_id: u64,
+    pub(crate) voters: Vec<u64>,
+    pub(crate) policy: RetentionPolicy,
+    /// Sees every committed batch from the first; the whole log is replayed for it.
+    pub(crate) observer: Option<Box<dyn Observer>>,
+}
+
+/// A partition, and what drives it. Without a group it can be read, as far as it can be, and not be
+/// written: `shared` says why.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) group: Option<Box<Group>>,
+}
+
+/// Why a sound log cannot be driven.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{}: {message}", path.display())]
+    Vote { path: PathBuf, message: String },
+    #[error("the log ends at entry {last}, its checkpoint says that {checkpoint} was durable")]
+    Shortened { last: u64, checkpoint: u64 },
+    #[error("{0}")]
+    Observer(String),
+    #[error("Raft does not start: {0}")]
+    Raft(#[from] raft::Error),
+}
+
+impl OpenGroup {
+    /// Opens it. What is wrong with it is in the outcome: one bad log must not keep a node from
+    /// starting.
+    pub(crate) fn open(self) -> Opened {
+        let (log, recovery) = match Log::open(Arc::clone(&self.fs), &self.dir, self.log.clone()) {
+            Ok(opened) => opened,
+            Err(error) => return self.unusable(None, Progress::default(), error.to_string()),
+        };
+        if recovery.torn_bytes > 0 {
+            let bytes = recovery.torn_bytes;
+            tracing::info!(partition = %self.id, bytes, "cut an unfinished write off the log");
+        }
+        let bounds = log.bounds();
+        let progress = Progress {
+            start_offset: bounds.start_offset,
+            committed_offset: bounds.end_offset,
+            ended: false,
+        };
+        if let Some(damage) = recovery.damage {
+            let message = dislog_log::LogError::Damaged(damage).to_string();
+            return self.unusable(Some(log), progress, message);
+        }
+        let mut this = self;
+        match this.build(&log, recovery.checkpoint.as_ref()) {
+            Ok(group) => Opened { shared: Arc::clone(&group.shared), group: Some(Box::new(group)) },
+            Err(refused) => this.unusable(Some(log), progress, refused.to_string()),
+        }
+    }
+
+    fn unusable(self, log: Option<Log>, progress: Progress, message: String) -> Opened {
+        tracing::error!(partition = %self.id, message, "the log takes no appends");
+        let fault = Some(Fault::Damaged(message));
+        let shared = Shared::new(self.id, self.group, log, progress, fault);
+        Opened { shared: Arc::new(shared), group: None }
+    }
+
+    fn build(&mut self, log: &Log, checkpoint: Option<&Checkpoint>) -> Result<Group, Refused> {
+        let vote = self.read_vote(log)?;
+        let bounds = log.bounds();
+        let checkpointed = checkpoint.map_or(0, |checkpoint| checkpoint.raft_index);
+        if checkpointed > bounds.last_raft_index {
+            let last = bounds.last_raft_index;
+            return Err(Refused::Shortened { last, checkpoint: checkpointed });
+        }
+        // What the only voter has stored durably is committed, by definition; otherwise only what
+        // is known to be.
+        let committed = match self.voters[..] == [self.node_id] {
+            true => bounds.last_raft_index,
+            false => checkpointed.max(bounds.first_raft_index - 1),
+        };
+        let machine = self.replay(log, checkpoint, committed)?;
+        let storage = LogStorage::new(log.clone(), vote, self.voters.clone(), committed);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&self.raft_config(machine.applied), storage, &logger)?;
+        let mut upkeep = Upkeep::new(self.policy, checkpointed, log.segment_count());
+        if machine.start_offset > bounds.start_offset {
+            upkeep.trimmed();
+        }
+        let progress = Progress {
+            start_offset: machine.start_offset,
+            committed_offset: machine.committed_offset,
+            ended: false,
+        };
+        let shared = Shared::new(self.id.clone(), self.group, Some(log.clone()), progress, None);
+        shared.health().term = vote.term;
+        Ok(Group {
+            shared: Arc::new(shared),
+            dir: self.dir.clone(),
+            node,
+            machine,
+            observer: self.observer.take(),
+            upkeep,
+            vote,
+            sequencer: None,
+            waiters: Waiters::default(),
+            reads: Reads::default(),
+            persist: Persist::default(),
+            outbox: Default::default(),
+            opened: None,
+            ending: None,
+            stopped: false,
+        })
+    }
+
+    /// The newest term and vote. A vote that cannot be read matters only if there are others who
+    /// count on it.
+    fn read_vote(&self, log: &Log) -> Result<Vote, Refused> {
+        let path = vote_file::path(&self.dir);
+        let refused = |message| Refused::Vote { path: path.clone(), message };
+        let stored = vote_file::read(&*self.fs, &self.dir);
+        let stored = stored.map_err(|error| refused(error.to_string()))?;
+        let last_term = log.bounds().last_term;
+        let alone = self.voters[..] == [self.node_id];
+        match stored {
+            StoredVote::Vote(vote) if vote.term >= last_term => Ok(vote),
+            StoredVote::None if last_term == 0 => Ok(Vote::default()),
+            _ if alone => {
+                tracing::warn!(partition = %self.id, "the vote file is bad or missing; made anew");
+                Ok(Vote { term: last_term, voted_for: 0 })
+            }
+            _ => Err(refused(
+                "the vote is bad, missing or older than the log; this replica might vote twice. \
+                 Remove the replica and add it anew"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// The state after the entry at `committed`: from the checkpoint on if its state can be read,
+    /// else from the beginning of the log.
+    fn replay(
+        &mut self,
+        log: &Log,
+        checkpoint: Option<&Checkpoint>,
+        committed: u64,
+    ) -> Result<StateMachine, Refused> {
+        let bounds = log.bounds();
+        let whole = self.observer.is_some();
+        let from_checkpoint = checkpoint.filter(|_| !whole).and_then(StateMachine::from_checkpoint);
+        let mut machine = match from_checkpoint {
+            Some(machine) if machine.applied + 1 >= bounds.first_raft_index => machine,
+            _ => {
+                let first = log.frames(bounds.first_raft_index, bounds.first_raft_index + 1, 1);
+                let offset = match committed >= bounds.first_raft_index {
+                    true => first?.first().map_or(bounds.end_offset, |frame| frame.base_offset),
+                    false => bounds.end_offset,
+                };
+                StateMachine::new(bounds.first_raft_index - 1, bounds.start_offset, offset)
+            }
+        };
+        while machine.applied < committed {
+            for frame in log.frames(machine.applied + 1, committed + 1, REPLAY_BYTES)? {
+                machine.apply(&frame)?;
+                if let (Some(observer), dislog_log::Kind::Batch) = (&mut self.observer, frame.kind)
+                {
+                    observer.applied(&frame).map_err(Refused::Observer)?;
+                }
+            }
+        }
+        Ok(machine)
+    }
+
+    fn raft_config(&self, applied: u64) -> Config {
+        Config {
+            id: self.node_id,
+            applied,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            max_committed_size_per_ready: MESSAGE_BYTES_MAX,
+            ..Config::default()
+        }
+    }
+}

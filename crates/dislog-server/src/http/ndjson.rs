@@ -1,0 +1,192 @@
+//! Records a line each, appended while they arrive: as long as the client likes, in bounded memory.
+
+use std::collections::VecDeque;
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use dislog_cluster::{Partition, PendingAppend};
+use dislog_types::BatchBuilder;
+use dislog_types::limits::BATCH_BYTES_MAX;
+use futures_util::FutureExt;
+use http_body::Body as _;
+
+use crate::append;
+use crate::budget::{Class, Share};
+use crate::http::body::{next_data, take_more};
+use crate::http::produce::Appended;
+use crate::http::record_json::parse_line;
+use crate::node::Node;
+use crate::status::{Failure, kinds};
+
+/// The longest line: a full batch as JSON.
+const LINE_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// A batch is sent on its way at this size, or as soon as the client pauses.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Batches of one request that may be under way.
+const BATCHES_IN_FLIGHT_MAX: usize = 16;
+
+/// Appends every line of `body`. If that fails midway, the failure says how many records were
+/// appended.
+pub(super) async fn append_lines(
+    node: &Node,
+    topic: &str,
+    partition: u32,
+    body: Body,
+) -> Result<Appended, Failure> {
+    let mut lines = Lines {
+        node,
+        topic,
+        number: partition,
+        partition: None,
+        rest: BytesMut::new(),
+        share: None,
+        line_count: 0,
+        builder: BatchBuilder::new(),
+        in_flight: VecDeque::new(),
+        appended: None,
+    };
+    let read = lines.read(body).await;
+    // What is under way is waited for also after a failure, so that the answer tells what was
+    // appended.
+    let settled = lines.settle(0).await;
+    match (read.and(settled), lines.appended) {
+        (Ok(()), Some(appended)) => Ok(appended),
+        (Ok(()), None) => Err(Failure::invalid("the body has no records: send at least one line")),
+        (Err(failure), None) => Err(failure.with("appended", 0)),
+        (Err(failure), Some(appended)) => Err(failure
+            .with("appended", appended.count)
+            .with("offset", appended.offset)
+            .with("last_offset", appended.last_offset)),
+    }
+}
+
+struct Lines<'a> {
+    node: &'a Node,
+    topic: &'a str,
+    number: u32,
+    partition: Option<Partition>,
+    /// The beginning of a line that goes on.
+    rest: BytesMut,
+    share: Option<Share>,
+    line_count: usize,
+    builder: BatchBuilder,
+    in_flight: VecDeque<PendingAppend>,
+    appended: Option<Appended>,
+}
+
+impl Lines<'_> {
+    async fn read(&mut self, mut body: Body) -> Result<(), Failure> {
+        let class = Class::of(body.size_hint().upper());
+        while let Some(data) = self.next(&mut body).await? {
+            take_more(self.node, class, &mut self.share, data.len()).await?;
+            self.take(data).await?;
+            if self.rest.is_empty() {
+                self.share = None;
+            }
+        }
+        let rest = self.rest.split();
+        self.line(&rest).await?;
+        self.flush().await
+    }
+
+    /// The next data. A pause of the client is used to append what there is.
+    async fn next(&mut self, body: &mut Body) -> Result<Option<Bytes>, Failure> {
+        if let Some(ready) = next_data(body).now_or_never() {
+            return ready;
+        }
+        self.flush().await?;
+        let closing = self.node.closing.clone();
+        tokio::select! {
+            data = next_data(body) => data,
+            () = closing.wait() => Err(Failure::shutting_down()),
+        }
+    }
+
+    async fn take(&mut self, mut data: Bytes) -> Result<(), Failure> {
+        while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
+            let line = data.split_to(end);
+            data.advance(1);
+            if self.rest.is_empty() {
+                self.line(&line).await?;
+                continue;
+            }
+            self.rest.extend_from_slice(&line);
+            let whole = self.rest.split();
+            self.line(&whole).await?;
+        }
+        if self.rest.len() + data.len() > LINE_BYTES_MAX {
+            let number = self.line_count + 1;
+            let message = format!("line {number} has more than {LINE_BYTES_MAX} bytes");
+            return Err(Failure::new(&kinds::TOO_LARGE, message));
+        }
+        self.rest.extend_from_slice(&data);
+        Ok(())
+    }
+
+    async fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let number = self.line_count;
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        self.line_count += 1;
+        let record = parse_line(line, number, append::now_ms())?;
+        append::check_record(number, &record)?;
+        if !self.builder.push(&record) {
+            self.flush().await?;
+            if !self.builder.push(&record) {
+                return Err(Failure::record_too_large(number, record.content_bytes()));
+            }
+        }
+        if self.builder.batch_bytes() >= BATCH_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if self.builder.record_count() == 0 {
+            return Ok(());
+        }
+        self.settle(BATCHES_IN_FLIGHT_MAX - 1).await?;
+        let partition = match &self.partition {
+            Some(partition) => partition.clone(),
+            None => self.node.partition_or_create(self.topic, self.number).await?,
+        };
+        let append = append::finish(std::mem::take(&mut self.builder), None, None);
+        self.in_flight.push_back(append::submit_to(&partition, append).await?);
+        self.partition = Some(partition);
+        Ok(())
+    }
+
+    /// Waits until at most so many batches are under way.
+    async fn settle(&mut self, in_flight_max: usize) -> Result<(), Failure> {
+        let mut failed = None;
+        while self.in_flight.len() > in_flight_max
+            || (failed.is_some() && !self.in_flight.is_empty())
+        {
+            let Some(pending) = self.in_flight.pop_front() else { break };
+            match append::outcome(self.node, pending, false).await {
+                Ok(appended) => self.count(appended),
+                Err(failure) => failed = failed.or(Some(failure)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn count(&mut self, appended: dislog_cluster::Appended) {
+        let count = u64::from(appended.record_count);
+        let last_offset = appended.base_offset + count - 1;
+        let so_far = self.appended.get_or_insert(Appended {
+            offset: appended.base_offset,
+            last_offset,
+            count: 0,
+            timestamp_ms: appended.timestamp_ms,
+            duplicate: false,
+        });
+        so_far.last_offset = last_offset;
+        so_far.count += count;
+        so_far.timestamp_ms = appended.timestamp_ms;
+    }
+}

@@ -1,0 +1,185 @@
+//! Whether the node lives, serves, and how it is.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use dislog_types::PartitionId;
+use http::header;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::problem::Problem;
+use crate::node::Node;
+use crate::status::{Failure, kinds};
+
+/// How many reasons for not being ready are named: enough to see what is wrong.
+const REASONS_MAX: usize = 5;
+
+/// The Prometheus text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The nodes of the cluster.
+#[derive(Serialize, ToSchema)]
+struct Cluster {
+    nodes: Vec<ClusterNode>,
+}
+
+/// A node.
+#[derive(Serialize, ToSchema)]
+struct ClusterNode {
+    /// Its id, a number too large for some languages.
+    id: String,
+    /// What people call it.
+    name: String,
+    /// Where clients reach it, `host:port`.
+    address: String,
+    /// All its partitions can serve.
+    ready: bool,
+    /// Its version of Dislog.
+    version: &'static str,
+}
+
+/// The process answers: nothing more.
+#[utoipa::path(
+    get, path = "/livez", tag = "node", operation_id = "livez",
+    responses((status = 200, body = String, description = "It lives")),
+)]
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Every partition of the node has a leader that serves, and the node is not shutting down.
+#[utoipa::path(
+    get, path = "/readyz", tag = "node", operation_id = "readyz",
+    responses(
+        (status = 200, body = String, description = "It serves"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn readyz(State(node): State<Node>) -> Result<&'static str, Failure> {
+    let unready = node.unready();
+    if unready.is_empty() {
+        return Ok("ok\n");
+    }
+    let mut message = unready[..unready.len().min(REASONS_MAX)].join("; ");
+    if unready.len() > REASONS_MAX {
+        message.push_str(&format!("; and {} more", unready.len() - REASONS_MAX));
+    }
+    Err(Failure::new(&kinds::NOT_READY, message))
+}
+
+/// The nodes of the cluster.
+#[utoipa::path(
+    get, path = "/v1/cluster", tag = "node", operation_id = "cluster",
+    responses((status = 200, body = Cluster)),
+)]
+pub(super) async fn cluster(State(node): State<Node>) -> Response {
+    let this = ClusterNode {
+        id: node.id(),
+        name: node.name().to_owned(),
+        address: node.address.clone(),
+        ready: node.unready().is_empty(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Json(Cluster { nodes: vec![this] }).into_response()
+}
+
+/// Numbers for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "node", operation_id = "metrics",
+    responses((status = 200, content_type = "text/plain", body = String)),
+)]
+pub(super) async fn metrics(State(node): State<Node>) -> Response {
+    let mut page = Metrics::default();
+    page.gauge(
+        "dislog_ready",
+        "Whether every partition can serve.",
+        f64::from(u8::from(node.unready().is_empty())),
+    );
+    page.gauge(
+        "dislog_connections",
+        "Open connections.",
+        node.connections.load(Ordering::Relaxed) as f64,
+    );
+    page.gauge(
+        "process_start_time_seconds",
+        "When the node was started, Unix seconds.",
+        node.started_ms as f64 / 1_000.0,
+    );
+    if let Some(bytes) = resident_bytes() {
+        page.gauge("process_resident_memory_bytes", "Memory in use.", bytes as f64);
+    }
+    page.partitions(&node);
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], page.text).into_response()
+}
+
+/// A page in the Prometheus text format.
+#[derive(Default)]
+struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    fn head(&mut self, name: &str, help: &str) {
+        let _infallible = write!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, help);
+        let _infallible = writeln!(self.text, "{name} {value}");
+    }
+
+    fn partitions(&mut self, node: &Node) {
+        let mut rows = Vec::new();
+        for topic in node.cluster.topics() {
+            for number in 0..topic.partitions {
+                let id = PartitionId { topic: topic.name.clone(), partition: number };
+                let Ok(partition) = node.cluster.partition(&id) else { continue };
+                let (progress, status) = (partition.progress(), partition.status());
+                let leads = status.leader == Some(node.cluster.node_id());
+                let values = [
+                    progress.start_offset,
+                    progress.committed_offset,
+                    status.size_bytes,
+                    status.segments as u64,
+                    status.term,
+                    u64::from(leads),
+                    u64::from(status.fault.is_some()),
+                ];
+                rows.push((id, values));
+            }
+        }
+        for (column, (name, help)) in PARTITION_GAUGES.iter().enumerate() {
+            self.head(name, help);
+            for (PartitionId { topic, partition }, values) in &rows {
+                // Topic names have no characters that a label would have to escape.
+                let labels = format!("topic=\"{topic}\",partition=\"{partition}\"");
+                let _infallible = writeln!(self.text, "{name}{{{labels}}} {}", values[column]);
+            }
+        }
+    }
+}
+
+const PARTITION_GAUGES: [(&str, &str); 7] = [
+    ("dislog_partition_start_offset", "The first offset still in the log."),
+    ("dislog_partition_committed_offset", "One past the last committed record."),
+    ("dislog_partition_size_bytes", "Bytes on disk."),
+    ("dislog_partition_segments", "Segments on disk."),
+    ("dislog_partition_term", "The Raft term."),
+    ("dislog_partition_leads", "Whether this node leads the partition."),
+    (
+        "dislog_partition_faulty",
+        "Whether the partition cannot be written for damage or a failed disk.",
+    ),
+];
+
+/// The resident memory of this process, where the system tells it in `/proc`.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}

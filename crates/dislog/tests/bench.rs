@@ -1,0 +1,70 @@
+//! `dislog bench` from end to end: every measurement runs, verifies what it added, and leaves
+//! nothing behind.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The report of a short run in `dir`.
+fn bench(dir: &Path, args: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_dislog"))
+        .current_dir(dir)
+        .arg("bench")
+        .args(args)
+        .args(["--format", "json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "{args:?} left something behind");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn short(dir: &Path, args: &[&str]) -> Value {
+    let short = ["--duration", "300ms", "--warm-up", "50ms", "--probe", "20ms"];
+    bench(dir, &[args, &short].concat())
+}
+
+#[test]
+fn every_measurement_verifies_and_reports_its_shares() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["produce"][..],
+        &["produce", "--clients", "8"],
+        &["produce", "--rate", "200"],
+        &["produce", "--batched", "--compression", "lz4", "--clients", "2"],
+        &["produce", "--batched", "--rate", "2000"],
+        &["consume", "--bytes", "1MiB"],
+        &["e2e", "--rate", "200"],
+        &["e2e", "--flood", "--record-bytes", "100"],
+    ] {
+        let report = short(dir.path(), args);
+        assert!(report["records_per_second"].as_f64().unwrap() > 0.0, "{args:?}: {report}");
+        assert!(report["verified_records"].as_u64().unwrap() > 0, "{args:?}: {report}");
+        assert!(report["shares"][0]["share"].as_f64().unwrap() > 0.0, "{args:?}: {report}");
+    }
+}
+
+#[test]
+fn an_open_loop_counts_every_record_that_was_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = short(dir.path(), &["produce", "--rate", "100"]);
+    assert_eq!(report["latency"]["count"], 30, "{report}");
+    assert_eq!(report["verified_records"], 35, "{report}");
+}
+
+#[test]
+fn the_disk_is_measured_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = bench(dir.path(), &["disk", "--duration", "20ms", "--group-bytes", "10KiB"]);
+    let sizes: Vec<u64> = report["synced_writes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|writes| writes["write_bytes"].as_u64().unwrap())
+        .collect();
+    assert_eq!(sizes, [4 << 10, 64 << 10, 1 << 20, 10 << 10]);
+}

@@ -1,0 +1,76 @@
+//! Any bytes as the body of a request, or as the request itself, to a real server in this process:
+//! it must answer with a status that is not its own fault, and go on.
+#![no_main]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use dislog_server::{Config, Server};
+use libfuzzer_sys::fuzz_target;
+
+const REQUESTS: [(&str, &str, &str); 8] = [
+    ("POST", "/", "application/json"),
+    ("GET", "/", "application/json"),
+    ("POST", "/v1/topics/fuzz/records", "application/json"),
+    ("POST", "/v1/topics/fuzz/records", "application/x-ndjson"),
+    ("POST", "/v1/topics/fuzz/records", "text/plain"),
+    ("PUT", "/v1/topics/fuzz", "application/json"),
+    ("PATCH", "/v1/topics/fuzz", "application/json"),
+    ("POST", "/v1/topics", "application/json"),
+];
+
+static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(start);
+
+/// A server that lives as long as the process.
+fn start() -> SocketAddr {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = Box::leak(Box::new(runtime.unwrap()));
+    let data_dir = tempfile::tempdir().unwrap().keep();
+    let config = Config { data_dir, listen: "127.0.0.1:0".to_owned(), ..Config::default() };
+    let server = runtime.block_on(Server::start(config)).unwrap();
+    let address = server.addr();
+    std::mem::forget(server);
+    address
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&choice, rest)) = data.split_first() else { return };
+    match REQUESTS.get(usize::from(choice) % (REQUESTS.len() + 2)) {
+        Some((method, path, kind)) => {
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                 Content-Type: {kind}\r\n\
+                 Content-Length: {}\r\n\r\n",
+                rest.len()
+            );
+            let answer = exchange(&[head.as_bytes(), rest].concat());
+            assert!(answer.starts_with(b"HTTP/1.1 "), "{method} {path}: no answer");
+            assert_ne!(&answer[9..12], b"500", "{}", String::from_utf8_lossy(&answer));
+        }
+        // The query of a read, then the whole request.
+        None if usize::from(choice) % 2 == 0 => {
+            let graphic = rest.iter().copied().filter(u8::is_ascii_graphic);
+            let query: String = graphic.map(char::from).collect();
+            let path = format!("/v1/topics/fuzz/records?{query}");
+            let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            exchange(head.as_bytes());
+        }
+        None => {
+            exchange(rest);
+        }
+    }
+});
+
+fn exchange(request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(*ADDRESS).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // The server may refuse before everything was sent.
+    let _ = stream.write_all(request);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.take(1 << 20).read_to_end(&mut answer);
+    answer
+}
