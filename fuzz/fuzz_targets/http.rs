@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dislog_server::{Config, Server};
 use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
 
 const REQUESTS: [(&str, &str, &str); 8] = [
     ("POST", "/", "application/json"),
@@ -21,19 +22,23 @@ const REQUESTS: [(&str, &str, &str); 8] = [
     ("POST", "/v1/topics", "application/json"),
 ];
 
-static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(start);
+static NODE: LazyLock<Node> = LazyLock::new(Node::start);
 
 /// A server that lives as long as the process.
-fn start() -> SocketAddr {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = Box::leak(Box::new(runtime.unwrap()));
-    let data_dir = tempfile::tempdir().unwrap().keep();
-    let config = Config { data_dir, listen: "127.0.0.1:0".to_owned(), ..Config::default() };
-    let server = runtime.block_on(Server::start(config)).unwrap();
-    let address = server.addr();
-    std::mem::forget(server);
-    address
+struct Node {
+    address: SocketAddr,
+    _server: Server,
+    _runtime: Runtime,
+}
+
+impl Node {
+    fn start() -> Node {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let data_dir = tempfile::tempdir().unwrap().keep();
+        let config = Config { data_dir, listen: "127.0.0.1:0".to_owned(), ..Config::default() };
+        let server = runtime.block_on(Server::start(config)).unwrap();
+        Node { address: server.addr(), _server: server, _runtime: runtime }
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -46,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
                  Content-Length: {}\r\n\r\n",
                 rest.len()
             );
-            let answer = exchange(&[head.as_bytes(), rest].concat());
+            let answer = exchange(&[head.as_bytes(), rest].concat(), End::Open);
             assert!(answer.starts_with(b"HTTP/1.1 "), "{method} {path}: no answer");
             assert_ne!(&answer[9..12], b"500", "{}", String::from_utf8_lossy(&answer));
         }
@@ -56,20 +61,30 @@ fuzz_target!(|data: &[u8]| {
             let query: String = graphic.map(char::from).collect();
             let path = format!("/v1/topics/fuzz/records?{query}");
             let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            exchange(head.as_bytes());
+            exchange(head.as_bytes(), End::Open);
         }
         None => {
-            exchange(rest);
+            exchange(rest, End::HalfClosed);
         }
     }
 });
 
-fn exchange(request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(*ADDRESS).unwrap();
+/// What the client does once it has sent everything.
+#[derive(PartialEq)]
+enum End {
+    Open,
+    /// The server may take this for a client that went away.
+    HalfClosed,
+}
+
+fn exchange(request: &[u8], end: End) -> Vec<u8> {
+    let mut stream = TcpStream::connect(NODE.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     // The server may refuse before everything was sent.
     let _ = stream.write_all(request);
-    let _ = stream.shutdown(Shutdown::Write);
+    if end == End::HalfClosed {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let _ = stream.take(1 << 20).read_to_end(&mut answer);
     answer

@@ -98,7 +98,10 @@ pub enum Error {
     #[error("{0}")]
     TopicExists(String),
     /// The log does not end where the caller expected; nothing was appended.
-    #[error("the log of {id} does not end at offset {expected}{}; nothing was appended", ends(*.actual))]
+    #[error(
+        "the log of {id} does not end at offset {expected}{}; nothing was appended",
+        ends(*.actual)
+    )]
     UnexpectedOffset {
         /// The partition.
         id: PartitionId,

@@ -77,7 +77,9 @@ pub(crate) fn remove_deleted(
         match owner(fs, &dir) {
             Ok(Owner::Topic(id)) if was_deleted(id) => {
                 tracing::info!(dir = %dir.display(), "removing what is left of a deleted topic");
-                remove(fs, &dir)?;
+                if let Err(error) = remove(fs, &dir) {
+                    tracing::error!(dir = %dir.display(), %error, "left for the next start");
+                }
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(dir = %dir.display(), %error, "left as it is"),
@@ -86,8 +88,15 @@ pub(crate) fn remove_deleted(
     Ok(())
 }
 
-/// Removes a partition's directory with all that is in it.
-pub(crate) fn remove(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+/// Removes `dir` with all that is in it, if it is the directory of the topic `topic_id`.
+pub(crate) fn remove_own(fs: &dyn Fs, dir: &Path, topic_id: u64) -> io::Result<()> {
+    match owner(fs, dir)? {
+        Owner::Topic(id) if id == topic_id => remove(fs, dir),
+        _ => Ok(()),
+    }
+}
+
+fn remove(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     for path in fs.list(dir)? {
         if path.file_name().is_some_and(|name| name != FILE_NAME) {
             fs.remove(&path)?;
@@ -163,6 +172,17 @@ mod tests {
         claim(&fs, &dir(), 8, |id| id == 7).unwrap();
         assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(8));
         assert_eq!(fs.list(&dir()).unwrap(), [dir().join(FILE_NAME)]);
+    }
+
+    #[test]
+    fn a_topic_never_removes_what_is_not_its_own() {
+        let fs = disk(1);
+        claim(&fs, &dir(), 7, |_| false).unwrap();
+        remove_own(&fs, &dir(), 8).unwrap();
+        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(7));
+        remove_own(&fs, &dir(), 7).unwrap();
+        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Absent);
+        remove_own(&fs, &dir(), 7).unwrap();
     }
 
     #[test]

@@ -116,6 +116,76 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_a_failed_sync() {
     }
 }
 
+/// A producer that keeps on where it was, whatever happened to its last append.
+#[derive(Debug)]
+struct Persistent {
+    id: i64,
+    /// The next sequence, which is also how many of its records are known to be appended.
+    next: i32,
+    acknowledged: Vec<(u64, String)>,
+}
+
+impl Persistent {
+    /// Appends until something fails; the record that failed is the first of the next life.
+    async fn live(mut self, log: Partition) -> Persistent {
+        for _ in 0..40 {
+            let value = format!("{}:{}", self.id, self.next);
+            match log.append(stamped(self.id, self.next, &[&value])).await {
+                Ok(appended) => {
+                    self.acknowledged.push((appended.base_offset, value));
+                    self.next += 1;
+                }
+                Err(error) => {
+                    let gap = matches!(error, AppendError::SequenceGap { .. });
+                    assert!(!gap, "what was acknowledged is known: {error}");
+                    break;
+                }
+            }
+        }
+        self
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_producers_through_many_crashes_append_everything_once() {
+    for seed in 0..40 {
+        let (fs, clock) = (SimFs::new(seed), TestClock::new(NOW_MS));
+        let cluster = open_sim(&fs, &clock).unwrap();
+        let change = TopicChange { segment_bytes: Some(4 << 10), ..TopicChange::default() };
+        create(&cluster, "a", change).await;
+        cluster.close().await;
+        let persistent = |id| Persistent { id, next: 0, acknowledged: Vec::new() };
+        let mut producers: Vec<Persistent> = (0..4).map(persistent).collect();
+        for life in 0..6 {
+            let crash_after = Some(seed % 13 * 5 + life * 7);
+            let faults = SimFaults { crash_after, ..SimFaults::default() };
+            let cluster = open_sim(&fs, &clock).unwrap();
+            fs.arm(faults);
+            let log = cluster.partition(&id("a")).unwrap();
+            let lives: Vec<_> =
+                producers.drain(..).map(|p| tokio::spawn(p.live(log.clone()))).collect();
+            for life in lives {
+                producers.push(life.await.unwrap());
+            }
+            cluster.close().await;
+            fs.crash();
+        }
+        let cluster = open_sim(&fs, &clock).unwrap();
+        let values = read_all(&cluster.partition(&id("a")).unwrap(), 0).await;
+        for producer in &producers {
+            for (offset, value) in &producer.acknowledged {
+                assert_eq!(&values[usize::try_from(*offset).unwrap()], value, "seed {seed}");
+            }
+            let own = values.iter().filter(|v| v.starts_with(&format!("{}:", producer.id)));
+            let numbers: Vec<i32> = own.map(|v| v[2..].parse().unwrap()).collect();
+            let all = i32::try_from(numbers.len()).unwrap();
+            assert_eq!(numbers, (0..all).collect::<Vec<i32>>(), "seed {seed}: once, in order");
+            assert!(all == producer.next || all == producer.next + 1, "seed {seed}: {producer:?}");
+        }
+        cluster.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_check_notices_syncs_that_do_nothing() {
     let mut noticed = 0;
@@ -331,6 +401,21 @@ async fn a_damaged_log_is_read_around_the_damage_and_not_written() {
     let other = create(&cluster, "b", TopicChange::default()).await;
     append(&other, &["goes on"]).await.unwrap();
     cluster.close().await;
+}
+
+#[tokio::test]
+async fn deleting_a_topic_spares_a_log_that_is_not_its_own() {
+    let (fs, clock) = (SimFs::new(1), TestClock::new(NOW_MS));
+    let foreign = data_dir().join("partitions/a-0/00000000000000000000.store");
+    fs.put(&foreign, b"somebody's");
+    let cluster = open_sim(&fs, &clock).unwrap();
+    let log = create(&cluster, "a", TopicChange::default()).await;
+    assert!(matches!(append(&log, &["x"]).await, Err(AppendError::Damaged(_))));
+    assert!(matches!(log.read(0, 1).await, Err(ReadError::Failed(_))));
+    cluster.delete_topic(&name("a")).await.unwrap();
+    assert!(matches!(log.read(0, 1).await, Err(ReadError::Deleted(_))));
+    cluster.close().await;
+    assert_eq!(fs.content(&foreign), b"somebody's");
 }
 
 #[tokio::test]

@@ -193,6 +193,18 @@ async fn retention_by_age_forgets_what_is_old() {
 }
 
 #[tokio::test]
+async fn what_expires_goes_without_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let change = TopicChange { retention_ms: Some(50), ..TopicChange::default() };
+    let log = create(&cluster, "a", change).await;
+    append(&log, &["short-lived"]).await.unwrap();
+    let mut watch = log.watch();
+    watch.wait_for(|progress| progress.start_offset == 1).await.unwrap();
+    cluster.close().await;
+}
+
+#[tokio::test]
 async fn topics_come_and_go_and_come_again() {
     let (fs, clock) = (SimFs::new(8), TestClock::new(NOW_MS));
     let cluster = open_sim(&fs, &clock).unwrap();

@@ -113,7 +113,8 @@ fn write_rows(fs: &dyn Fs, segment: &ExaminedSegment) -> Result<(), LogError> {
         other => other,
     };
     let file = file.map_err(|e| LogError::of("open", path, &e))?;
-    let written = file.set_len(rows.len() as u64).and_then(|()| index::append(&*file, 0, rows));
+    // Written over what is there before it is cut: a full disk has room for that.
+    let written = index::append(&*file, 0, rows).and_then(|()| file.set_len(rows.len() as u64));
     written.map_err(|e| LogError::of("write", path, &e))?;
     file.sync_data().map_err(|e| LogError::of(SYNC, path, &e))
 }

@@ -244,6 +244,8 @@ fn a_full_disk_refuses_and_the_log_goes_on_once_there_is_room() {
     assert!(matches!(log.flush(), Err(LogError::DiskFull { .. })));
     assert!(matches!(log.flush(), Err(LogError::DiskFull { .. })));
     assert_eq!(read_all(&log, 0, 100), expected(0..21), "reads go on");
+    fs.arm(SimFaults { space_bytes: Some(0), ..SimFaults::default() });
+    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..20), "a full disk can be opened");
     fs.arm(SimFaults::default());
     log.flush().unwrap();
     fill(&log, 20);

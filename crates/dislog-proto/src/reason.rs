@@ -35,6 +35,8 @@ pub const UNKNOWN_OUTCOME: &str = "UNKNOWN_OUTCOME";
 pub const DISK_FULL: &str = "DISK_FULL";
 /// A write or sync failed; the replica's log has stopped until its server restarts.
 pub const LOG_STOPPED: &str = "LOG_STOPPED";
+/// The disk failed to read. Safe to retry.
+pub const READ_FAILED: &str = "READ_FAILED";
 /// Too many bytes are in flight. Nothing was appended; safe to retry.
 pub const OVERLOADED: &str = "OVERLOADED";
 /// A record or request is larger than the limit. Never retry.

@@ -177,17 +177,11 @@ async fn from_batch(batch: Bytes, expected_offset: Option<u64>) -> Result<Append
     let compressed = header.compression != Compression::None;
     if compressed && batch.len() - HEADER_BYTES > INLINE_DECOMPRESS_BYTES_MAX {
         let (header, batch) = (header.clone(), batch.clone());
-        let checked = tokio::task::spawn_blocking(move || check_records(&header, &batch)).await;
+        let checked = tokio::task::spawn_blocking(move || batch::validate(&header, &batch)).await;
         checked.map_err(|_| Failure::shutting_down())??;
     } else {
-        check_records(&header, &batch)?;
+        batch::validate(&header, &batch)?;
     }
     Ok(Append { batch: BytesMut::from(batch), header, expected_offset })
 }
 
-fn check_records(header: &BatchHeader, batch: &Bytes) -> Result<(), Failure> {
-    for (number, record) in batch::records(header, batch)?.iter().enumerate() {
-        check_record(number, record)?;
-    }
-    Ok(())
-}

@@ -15,9 +15,6 @@ use http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The disk failed to read; another try may do better.
-const READ_FAILED: &str = "READ_FAILED";
-
 /// Whether the same request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
@@ -110,7 +107,7 @@ pub(crate) mod kinds {
             "Too much is under way";
         TOO_LARGE, reason::TOO_LARGE, ResourceExhausted, PAYLOAD_TOO_LARGE, NEVER,
             "Too large";
-        READ_FAILED, super::READ_FAILED, Internal, INTERNAL_SERVER_ERROR, LATER,
+        READ_FAILED, reason::READ_FAILED, Internal, INTERNAL_SERVER_ERROR, LATER,
             "The disk failed to read";
         // Only HTTP has these; gRPC has codes of its own for them, given by its library.
         NO_SUCH_PATH, reason::INVALID_REQUEST, NotFound, NOT_FOUND, NEVER,
@@ -290,7 +287,7 @@ impl From<NameError> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Failure {
         match error {
-            BatchError::TooLarge(_) => Failure::new(&kinds::TOO_LARGE, error.to_string()),
+            BatchError::TooLarge(_) | BatchError::RecordTooLarge { .. } => Failure::new(&kinds::TOO_LARGE, error.to_string()),
             _ => Failure::invalid(error.to_string()),
         }
     }

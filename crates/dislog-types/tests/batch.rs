@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use bytes::Bytes;
-use dislog_types::batch::{ProducerStamp, records, stamp};
+use dislog_types::batch::{ProducerStamp, records, stamp, validate};
 use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use dislog_types::{BatchBuilder, BatchError, BatchHeader, Compression, Header, Record};
 use kafka_protocol::records::RecordBatchDecoder;
@@ -53,6 +53,7 @@ proptest! {
             prop_assert_eq!(header.record_count as usize, sent.len());
             prop_assert_eq!(header.producer, producer);
             prop_assert_eq!(&records(&header, &batch).unwrap(), &sent);
+            prop_assert!(validate(&header, &batch).is_ok());
         }
     }
 
@@ -94,7 +95,8 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..300)) {
         if let Ok(header) = BatchHeader::parse(&bytes) {
-            let _ = records(&header, &Bytes::from(bytes));
+            let bytes = Bytes::from(bytes);
+            prop_assert_eq!(validate(&header, &bytes), records(&header, &bytes).map(drop));
         }
     }
 
@@ -112,7 +114,8 @@ proptest! {
         let crc = dislog_types::checksum::crc32c(&batch[21..]);
         batch[17..21].copy_from_slice(&crc.to_be_bytes());
         if let Ok(header) = BatchHeader::verify(&batch) {
-            let _ = records(&header, &Bytes::from(batch));
+            let batch = Bytes::from(batch);
+            prop_assert_eq!(validate(&header, &batch), records(&header, &batch).map(drop));
         }
     }
 }
@@ -139,6 +142,41 @@ fn a_builder_refuses_what_would_pass_the_limits_and_stays_usable() {
     let batch = builder.finish(Compression::None, None).freeze();
     assert!(batch.len() <= BATCH_BYTES_MAX);
     assert_eq!(BatchHeader::verify(&batch).unwrap().record_count, 2);
+}
+
+#[test]
+fn a_record_that_is_too_large_once_decompressed_is_not_valid() {
+    let mut batch = build(&[Record::new(vec![0; 1_000])], Compression::Zstd, None).to_vec();
+    // A record of 9 MiB of zeros: attributes, both deltas, no key, the value, no headers.
+    let value_bytes = 9 << 20;
+    let mut body = vec![0, 0, 0, 1];
+    body.extend(zigzag(value_bytes));
+    body.resize(body.len() + value_bytes, 0);
+    body.push(0);
+    let mut record = zigzag(body.len());
+    record.append(&mut body);
+    batch.truncate(61);
+    batch.extend(zstd::bulk::compress(&record, 1).unwrap());
+    let length = (batch.len() - 12) as u32;
+    batch[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = dislog_types::checksum::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    let batch = Bytes::from(batch);
+    let header = BatchHeader::verify(&batch).unwrap();
+    assert_eq!(records(&header, &batch).unwrap()[0].value.len(), value_bytes);
+    assert!(matches!(validate(&header, &batch), Err(BatchError::RecordTooLarge { number: 0, .. })));
+}
+
+/// `value` as Kafka writes lengths.
+fn zigzag(value: usize) -> Vec<u8> {
+    let mut rest = value << 1;
+    let mut out = Vec::new();
+    while rest >= 0x80 {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+    out
 }
 
 #[test]

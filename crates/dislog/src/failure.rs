@@ -82,6 +82,7 @@ fn exit(error: &Error) -> Exit {
             | reason::OVERLOADED
             | reason::DISK_FULL
             | reason::LOG_STOPPED => Exit::Unavailable,
+            reason::INVALID_REQUEST => Exit::Usage,
             _ => Exit::Failed,
         },
         Error::Abandoned { cause } => exit(cause),
@@ -92,7 +93,7 @@ fn exit(error: &Error) -> Exit {
 fn advice(error: &Error) -> Option<String> {
     let advice = match error {
         Error::TopicNotFound(_) => {
-            "`dislog topic list` shows the topics there are, \
+            "`dislog topic list` shows topics and their partitions, \
              `dislog topic create` makes one"
         }
         Error::TopicExists(_) => {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dislog_server::{Config, ConfigError, Origin, Origins, Server, StartError};
+use dislog_server::{Config, ConfigError, Server, StartError};
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output};
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
     if args.print_config {
         return output.bytes(config.print(&origins).as_bytes());
     }
-    telemetry::start(&config.log_filter, log_format(&config, &origins))?;
+    telemetry::start(&config.log_filter, log_format(&config))?;
     let signals = Signals::listen()?;
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--listen"))?;
     Ok(until_told(server, signals).await?)
@@ -102,11 +102,11 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-fn log_format(config: &Config, origins: &Origins) -> LogFormat {
-    match (origins.of("log_format"), config.log_format.as_str()) {
-        (Origin::Default, _) => LogFormat::for_stderr(),
-        (_, "json") => LogFormat::Json,
-        _ => LogFormat::Text,
+fn log_format(config: &Config) -> LogFormat {
+    match config.log_format.as_str() {
+        "json" => LogFormat::Json,
+        "text" => LogFormat::Text,
+        _ => LogFormat::for_stderr(),
     }
 }
 

@@ -11,9 +11,12 @@ use crate::args::FormatArg;
 use crate::consume::format::rfc3339;
 use crate::consume::range::{Bound, Range};
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, Outcome, Output};
+use crate::output::{Format, Outcome, Output, note};
 use crate::quantity::{parse_bytes, parse_duration, show_whole_ms};
 use crate::servers::ServersArg;
+
+const NO_TOPICS: &str =
+    "there are no topics yet; adding a record creates one: echo hi | dislog add demo";
 
 /// Arguments of `dislog topic`.
 #[derive(Debug, clap::Args)]
@@ -148,6 +151,9 @@ pub(crate) async fn run(args: TopicArgs, output: &mut Output) -> Outcome {
         }
         TopicCommand::List { common } => {
             let topics = common.client().await?.list_topics().await.map_err(Failure::from)?;
+            if topics.is_empty() {
+                note(&NO_TOPICS);
+            }
             show_all(&topics, common.format.format, output)
         }
         TopicCommand::Describe { topic, common } => {

@@ -8,6 +8,9 @@
 //!
 //! `DISLOG_CRASHES` sets how many kills (5), `DISLOG_SEED` repeats the moments of a run.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stderr, reason = "what was measured is for the reader of the run")]
+
 mod node;
 
 use std::collections::{BTreeMap, HashMap};

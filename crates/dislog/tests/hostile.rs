@@ -1,6 +1,9 @@
 //! Hostile and broken clients against the real binary: each gets a clear error, the server's memory
 //! stays bounded, and it goes on serving.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stderr, reason = "what was measured is for the reader of the run")]
+
 mod node;
 
 use std::io::{ErrorKind, Read, Write};
@@ -52,11 +55,11 @@ impl Victim {
     }
 
     /// It serves, it is sound, and its memory was bounded all the time.
-    async fn is_unharmed(self) {
-        self.is_unharmed_within(RSS_BYTES_MAX).await;
+    async fn must_be_unharmed(self) {
+        self.must_be_unharmed_within(RSS_BYTES_MAX).await;
     }
 
-    async fn is_unharmed_within(self, rss_bytes_max: u64) {
+    async fn must_be_unharmed_within(self, rss_bytes_max: u64) {
         let mut log = self.log.clone();
         let offset = log.produce(produce(b"after")).await.unwrap().into_inner().offset;
         let read = log.consume(v1::ConsumeRequest { offset, ..Default::default() }).await.unwrap();
@@ -126,7 +129,7 @@ async fn empty_messages_get_an_answer() {
     assert_eq!(victim.call("Consume", b"").await.code(), Code::Ok);
     assert_eq!(victim.call("GetServers", b"").await.code(), Code::Ok);
     assert_eq!(victim.call("NoSuchMethod", b"").await.code(), Code::Unimplemented);
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +149,7 @@ async fn broken_messages_are_refused() {
     }
     let header_key = [0x0a, 0x06, 0x5a, 0x04, 0x0a, 0x02, 0xff, 0xfe];
     assert!(is_refusal(&victim.call("Produce", &header_key).await), "a header key, not UTF-8");
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 /// tonic answers what prost cannot decode with `Internal`.
@@ -161,7 +164,7 @@ async fn unknown_fields_are_ignored() {
     // Fields 1000 (a varint), 1001 (bytes) and 1002 (64 bits).
     message.extend([0xc0, 0x3e, 0x07, 0xca, 0x3e, 0x01, 0x00, 0xd1, 0x3e, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(victim.call("Produce", &message).await.code(), Code::Ok);
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +174,7 @@ async fn a_frame_that_lies_about_its_length_is_refused() {
     assert_ne!(status.code(), Code::Ok, "{status:?}");
     let status = victim.call_raw("Produce", b"short", 1 << 20).await;
     assert_ne!(status.code(), Code::Ok, "{status:?}");
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +193,7 @@ async fn oversize_is_refused_by_name() {
     assert_eq!(log.produce(request).await.unwrap_err().code(), Code::InvalidArgument);
     let request = v1::ProduceRequest { topic: "../../etc".to_owned(), ..produce(b"x") };
     assert_eq!(log.produce(request).await.unwrap_err().code(), Code::InvalidArgument);
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +218,7 @@ async fn batches_of_others_are_verified() {
     }
     let status = log.produce(with(good.slice(..20))).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +255,7 @@ async fn absurd_offsets_and_limits_are_answered() {
         let status = log.produce(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{idempotence:?}: {status:?}");
     }
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +286,7 @@ async fn broken_http_is_refused() {
         assert!(answer.starts_with("HTTP/1.1 4"), "{method} {path} {body:.40}: {answer}");
         assert!(answer.contains("application/problem+json"), "{method} {path}: {answer}");
     }
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +308,7 @@ async fn a_body_of_ten_gigabytes_is_refused_early() {
             assert!(is_refusal, "{path} {framing}: {answer}");
         }
     }
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 /// Sends zeros until the server no longer takes them; how many it took.
@@ -370,7 +373,7 @@ async fn random_bytes_on_the_port_end_the_connection() {
     let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all");
     let _ = stream.shutdown(Shutdown::Write);
     read_all(&mut stream);
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +383,7 @@ async fn connections_that_say_nothing_do_not_keep_others_out() {
     for mut stream in &idle {
         stream.write_all(b"GET / HT").unwrap();
     }
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -408,7 +411,7 @@ async fn half_closed_streams_end_well() {
         let mut answers = log.produce_stream(requests).await.unwrap().into_inner();
         assert!(answers.message().await.unwrap().is_some());
     }
-    victim.is_unharmed().await;
+    victim.must_be_unharmed().await;
 }
 
 /// A stream that stays open after its last item.
@@ -462,6 +465,6 @@ async fn slow_readers_cost_bounded_memory() {
     }
     // A reader costs the page that it asked for, as stored and as sent; one over HTTP no more.
     let readers_bytes = 2 * READERS as u64 * 2 * u64::from(PAGE_BYTES);
-    victim.is_unharmed_within(RSS_BYTES_MAX + readers_bytes).await;
+    victim.must_be_unharmed_within(RSS_BYTES_MAX + readers_bytes).await;
     drop(readers);
 }

@@ -3,6 +3,9 @@
 //! `DISLOG_RESTART_MIB` sets how much is in the log that is started again (64); at 1024 and more in
 //! a release build the times that are promised are asserted.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stderr, reason = "what was measured is for the reader of the run")]
+
 mod node;
 
 use std::io::{Read, Write};

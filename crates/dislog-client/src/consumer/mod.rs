@@ -335,7 +335,8 @@ impl Consumer {
             return Err(Error::Timeout { what, after, last: failure.message().to_owned() });
         }
         let wait = self.trouble.backoff.next();
-        tracing::warn!(partition = %self.id, failure = failure.message(), ?wait, "reading is interrupted");
+        let (partition, failure) = (&self.id, failure.message());
+        tracing::warn!(%partition, failure, ?wait, "reading is interrupted");
         self.trouble.not_before = Some(now + wait);
         if let Some(connection) = &mut self.connection {
             connection.move_on();

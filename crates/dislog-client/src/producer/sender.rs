@@ -230,8 +230,8 @@ impl Sender {
 
     fn try_later(&mut self, unanswered: usize) {
         let wait = self.backoff.next();
-        let failure = &self.last_failure;
-        tracing::warn!(partition = %self.id, unanswered, %failure, ?wait, "producing is interrupted");
+        let (partition, failure) = (&self.id, &self.last_failure);
+        tracing::warn!(%partition, unanswered, failure, ?wait, "producing is interrupted");
         self.connection.move_on();
         self.not_before = Some(Instant::now() + wait);
     }

@@ -121,7 +121,7 @@ impl Reconciler {
         }
         self.partitions.remove(id);
         let dir = dir(&self.partitions_dir, id);
-        if let Err(error) = partition_dir::remove(&*self.fs, &dir) {
+        if let Err(error) = partition_dir::remove_own(&*self.fs, &dir, topic_of(group)) {
             let dir = dir.display();
             tracing::error!(%dir, %error, "not removed; it is tried again at the next start");
         }
@@ -197,4 +197,9 @@ pub(crate) fn dir(partitions_dir: &Path, id: &PartitionId) -> PathBuf {
 /// The group of a topic's first partition; the others follow. Group 0 is the metadata's own.
 fn first_group(topic_id: u64) -> u64 {
     (topic_id + 1) * u64::from(TOPIC_PARTITIONS_MAX)
+}
+
+/// The topic whose partition a group is.
+fn topic_of(group: u64) -> u64 {
+    group / u64::from(TOPIC_PARTITIONS_MAX) - 1
 }

@@ -331,6 +331,7 @@ impl Group {
                     self.persist.retry_now();
                 }
                 if let Some(offset) = after.propose_start
+                    && offset > self.machine.start_offset
                     && self.ending.is_none()
                     && !self.stopped
                     && let Err(error) = self.propose_trim(offset, rim.now_ms)

@@ -213,6 +213,7 @@ impl OpenGroup {
         Ok(machine)
     }
 
+    /// What is not yet committed has no limit of its own: the permits of appends bound it.
     fn raft_config(&self, applied: u64) -> Config {
         Config {
             id: self.node_id,

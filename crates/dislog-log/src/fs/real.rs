@@ -19,7 +19,11 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            // Enough to verify a log that one may only look at; a write then fails.
+            Err(error) if is_read_only(&error) => fs::File::open(path)?,
+            other => other?,
+        };
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -70,6 +74,10 @@ impl Fs for RealFs {
     fn map(&self, path: &Path, len: u64) -> io::Result<Arc<dyn Mapping>> {
         Ok(Arc::new(MappedFile::new(&fs::File::open(path)?, len)?))
     }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 #[derive(Debug)]

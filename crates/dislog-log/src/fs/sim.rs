@@ -195,12 +195,15 @@ impl Disk {
         if stepped.is_err() && !crashes_now {
             return stepped;
         }
-        let room = self.faults.space_bytes.unwrap_or(u64::MAX);
-        let taken = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        if let Some(space) = &mut self.faults.space_bytes {
-            *space -= taken as u64;
-        }
         let inode = self.files.get_mut(&id).expect("an open file exists");
+        // Bytes that are there already have their place.
+        let growth = (position + bytes.len()).saturating_sub(inode.content.len());
+        let room = self.faults.space_bytes.unwrap_or(u64::MAX);
+        let missing = growth.saturating_sub(usize::try_from(room).unwrap_or(usize::MAX));
+        let taken = bytes.len().saturating_sub(missing);
+        if let Some(space) = &mut self.faults.space_bytes {
+            *space -= (growth - missing) as u64;
+        }
         let change = Change::Write { position, bytes: bytes[..taken].to_vec() };
         apply(&mut inode.content, &change);
         inode.pending.push(change);

@@ -84,6 +84,7 @@ impl Follower {
             }
             tokio::select! {
                 waited = self.reader.wait() => waited?,
+                () = self.closing.wait() => return Err(Failure::shutting_down()),
             }
         }
     }

@@ -200,8 +200,8 @@ async fn an_idle_stream_costs_nothing() {
         let stream = soon(node.log().await.consume_stream(consume_from("t", 2))).await.unwrap();
         streams.push(stream.into_inner());
     }
-    // Nothing shall happen for a while, so there is no condition to wait on. A loop that polls wakes
-    // the runtime of this test hundreds of times, one that spins keeps it busy.
+    // Nothing shall happen for a while, so there is no condition to wait on. A loop that polls
+    // wakes the runtime of this test hundreds of times, one that spins keeps it busy.
     let metrics = tokio::runtime::Handle::current().metrics();
     let (wakes, busy) = (metrics.worker_park_count(0), metrics.worker_total_busy_duration(0));
     tokio::time::sleep(Duration::from_millis(500)).await;

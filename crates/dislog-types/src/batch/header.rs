@@ -2,7 +2,7 @@
 
 use super::compression::Compression;
 use crate::checksum::crc32c;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 
 /// The bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
@@ -76,6 +76,14 @@ pub enum BatchError {
         number: usize,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// A record with more content than a record may have.
+    #[error("record {number} of the batch has {bytes} bytes, the limit is {RECORD_BYTES_MAX}")]
+    RecordTooLarge {
+        /// Which record, from 0.
+        number: usize,
+        /// Bytes of value, key and headers.
+        bytes: usize,
     },
     /// Bytes after the last record.
     #[error("the batch has {0} bytes after its last record")]

@@ -31,6 +31,6 @@ mod header;
 mod varint;
 
 pub use compression::Compression;
-pub use decode::records;
+pub use decode::{records, validate};
 pub use encode::BatchBuilder;
 pub use header::{BatchError, BatchHeader, HEADER_BYTES, ProducerStamp, STAMP_BYTES, stamp};

@@ -14,7 +14,7 @@ use super::CommonArgs;
 use super::content::{Content, Verifier, Wrong};
 use super::latency::Latency;
 use super::limits::Limits;
-use super::report::{Report, Share};
+use super::report::{Report, Share, size};
 use super::schedule::{Schedule, Window};
 use super::target::Target;
 use crate::failure::{Exit, Failure};
@@ -199,9 +199,9 @@ fn title(args: &ProduceArgs) -> String {
         1 => "1 client".to_owned(),
         clients => format!("{clients} clients"),
     };
-    let how = if args.batched { "in batches" } else { "one request at a time each" };
+    let how = if args.batched { "in batches" } else { "a record a request" };
     let pace = if args.rate.is_some() { "open loop" } else { "closed loop" };
-    format!("produce, {clients} {how}, {pace}")
+    format!("produce, {clients}, {how}, {pace}")
 }
 
 fn clients(args: &ProduceArgs) -> usize {
@@ -215,7 +215,7 @@ fn shares(args: &ProduceArgs, tally: &Tally, limits: &Limits) -> Vec<Share> {
         let bytes_rate = rate * args.common.record_bytes as f64;
         let of_group = limits.group().map(|group| Share {
             of: "rate",
-            limit: format!("synced writes of {} bytes", group.write_bytes),
+            limit: format!("synced writes of {}", size(group.write_bytes)),
             share: bytes_rate / group.bytes_rate(),
         });
         return of_group.into_iter().collect();

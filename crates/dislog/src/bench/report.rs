@@ -132,7 +132,8 @@ fn bytes_rate(bytes_per_second: f64) -> String {
     }
 }
 
-fn size(bytes: usize) -> String {
+/// A number of bytes, in the unit that suits it.
+pub(crate) fn size(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => {
             format!("{} MiB", bytes >> 20)

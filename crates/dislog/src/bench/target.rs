@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::CommonArgs;
 use super::metrics;
 use crate::failure::{Exit, Failure};
+use crate::output::note;
 
 /// A server to measure.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ impl Target {
         };
         let beside = own.as_ref().map(|own| own.dir.clone());
         let disk = args.disk.clone().or(beside).filter(|_| !args.probe.is_zero());
+        warn_if_busy();
         let topic = format!("bench-{:016x}", rand::random::<u64>());
         let target = Target { addresses, disk, topic, own };
         target.client()?.create_topic(&target.topic, 1, Default::default()).await?;
@@ -87,6 +89,19 @@ impl Target {
             own.end().await;
         }
         Ok(())
+    }
+}
+
+/// Says so if other programs have this machine busy: what is measured then says little.
+fn warn_if_busy() {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if load > processors as f64 / 2.0 {
+        note(&format!(
+            "this machine is busy (load {load:.1} on {processors} processors): \
+             compare only shares, and measure again when it is idle"
+        ));
     }
 }
 

@@ -126,16 +126,18 @@ pub(crate) async fn run(args: ProduceArgs, output: &mut Output) -> Outcome {
     let progress = tally::progress(input_bytes, is_typed || args.quiet);
     let groups = source::read(args.files, layout)?;
     let (tally, input_bytes, end) = add(producer, groups, progress).await?;
-    let report = Report::new(&args.topic, &tally, input_bytes, started.elapsed());
+    let elapsed = started.elapsed();
+    let report = Report::new(&args.topic, &tally, input_bytes, elapsed);
+    let summary = tally::summary(&args.topic, &tally, input_bytes, &show_duration(elapsed));
+    let added = tally.records();
+    let verdict = verdict(tally, end);
     match args.format {
         Format::Json => output.json(&report)?,
-        Format::Table if args.quiet || (tally.records() == 0 && !matches!(end, End::Input)) => {}
-        Format::Table => {
-            let elapsed = show_duration(started.elapsed());
-            note(&tally::summary(&args.topic, &tally, input_bytes, &elapsed));
-        }
+        // That nothing was added is clear from the error.
+        Format::Table if args.quiet || (added == 0 && verdict.is_err()) => {}
+        Format::Table => note(&summary),
     }
-    Ok(verdict(tally, end)?)
+    Ok(verdict?)
 }
 
 fn layout(args: &ProduceArgs) -> Layout {
