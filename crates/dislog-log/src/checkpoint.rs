@@ -27,7 +27,8 @@ const HEADER_BYTES: usize = 40;
 /// The most bytes a state may have: what recovery is ready to read at once.
 const STATE_BYTES_MAX: u64 = 1 << 30;
 
-/// What is known of a log at one of its positions, so that recovery need not read all of it. A hint: lost harmlessly.
+/// What is known of a log at one of its positions, so that recovery need not read all of it. A
+/// hint: lost harmlessly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The Raft position it describes; everything up to it was committed and durable.

@@ -1,5 +1,6 @@
 //! What can go wrong with a log.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,19 @@ pub struct Damage {
     pub to_offset: u64,
 }
 
-/// Why a log was not opened or written. After `Stopped` or `Damaged` the log refuses all writes until it is opened
-/// again.
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { file, position, from_offset, to_offset } = self;
+        write!(f, "{} at byte {position}, offsets {from_offset} to {to_offset}", file.display())
+    }
+}
+
+/// Why a log was not opened or written. After `Stopped` or `Damaged` the log refuses all writes
+/// until it is opened again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// No space left. Nothing became durable, and the log goes on: staged frames stay staged, `flush` may be called
-    /// again.
+    /// No space left. Nothing became durable, and the log goes on: staged frames stay staged,
+    /// `flush` may be called again.
     #[error("the disk of {} is full: free some space or trim the log", path.display())]
     DiskFull {
         /// The file.
@@ -38,7 +46,7 @@ pub enum LogError {
         message: String,
     },
     /// Durable frames cannot be verified.
-    #[error("log damaged: {} at byte {}, offsets {} to {}", .0.file.display(), .0.position, .0.from_offset, .0.to_offset)]
+    #[error("log damaged: {0}")]
     Damaged(Damage),
     /// Not a record batch that may be appended.
     #[error("not appended: {0}")]
@@ -65,7 +73,7 @@ pub enum ReadError {
         end_offset: u64,
     },
     /// It cannot be verified.
-    #[error("damaged: {} at byte {}, offsets {} to {}", .0.file.display(), .0.position, .0.from_offset, .0.to_offset)]
+    #[error("damaged: {0}")]
     Damaged(Damage),
     /// The system failed to read.
     #[error("reading {} failed: {message}", path.display())]

@@ -17,8 +17,9 @@
 //! 64  payload
 //! ```
 //!
-//! The id of the segment seeds the header's checksum, so that stale bytes of another segment never verify. The
-//! durable raft index lets recovery tell an unfinished write from damage: see `docs/recovery.md`.
+//! The id of the segment seeds the header's checksum, so that stale bytes of another segment never
+//! verify. The durable raft index lets recovery tell an unfinished write from damage: see
+//! `docs/recovery.md`.
 
 use bytes::Bytes;
 use dislog_types::checksum::{crc32c, crc32c_parts};
@@ -162,7 +163,8 @@ impl FrameHeader {
             payload_bytes: u32_at(bytes, 8),
             payload_crc: u32_at(bytes, 12),
         };
-        let end_fits = header.base_offset.checked_add(u64::from(header.record_count)).is_some();
+        let end_fits = header.base_offset.checked_add(u64::from(header.record_count)).is_some()
+            && header.raft_index < u64::MAX;
         let payload_fits = header.payload_bytes as usize <= PAYLOAD_BYTES_MAX;
         (end_fits && payload_fits).then_some(header)
     }

@@ -9,9 +9,10 @@
 //! 24  timestamp, Unix milliseconds                       i64
 //! ```
 //!
-//! All integers are little-endian. Rows are in the order of the store, so all of offset, raft index, position and
-//! timestamp ascend, and each can be looked up by binary search. A row that does not verify makes the index bad, and
-//! a bad index is made anew from the store: nothing here is ever an error to a user.
+//! All integers are little-endian. Rows are in the order of the store, so all of offset, raft
+//! index, position and timestamp ascend, and each can be looked up by binary search. A row that
+//! does not verify makes the index bad, and a bad index is made anew from the store: nothing here
+//! is ever an error to a user.
 
 use std::io;
 use std::path::Path;
@@ -50,10 +51,20 @@ impl Row {
         }
     }
 
-    /// Appends the row's bytes to `out`.
+    /// Whether the row can be encoded: its numbers are relative to the segment's, in 32 bits. The
+    /// writer sees to it; whoever has the row from a disk must ask.
+    pub(crate) fn fits(&self, store: &StoreHeader) -> bool {
+        let fits = |value: u64, base: u64| {
+            value.checked_sub(base).is_some_and(|relative| u32::try_from(relative).is_ok())
+        };
+        fits(self.base_offset, store.base_offset)
+            && fits(self.raft_index, store.base_raft_index)
+            && fits(self.position, 0)
+    }
+
+    /// Appends the bytes of a row that fits to `out`.
     pub(crate) fn encode(&self, store: &StoreHeader, out: &mut Vec<u8>) {
-        let relative =
-            |value: u64, base: u64| u32::try_from(value - base).expect("a segment is limited");
+        let relative = |value: u64, base: u64| u32::try_from(value - base).expect("the row fits");
         let mut row = [0; ROW_BYTES as usize];
         row[0..4].copy_from_slice(&relative(self.base_offset, store.base_offset).to_le_bytes());
         row[4..8].copy_from_slice(&relative(self.position, 0).to_le_bytes());
@@ -85,7 +96,8 @@ fn row_crc(row: &[u8; ROW_BYTES as usize], store: &StoreHeader) -> u32 {
     crc32c_parts(&[&store.segment_id.to_le_bytes(), &row[0..12], &row[16..32]])
 }
 
-/// An index to read from. The number of its rows is kept by the segment, which knows how many are written.
+/// An index to read from. The number of its rows is kept by the segment, which knows how many are
+/// written.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
     mapping: Arc<dyn Mapping>,
@@ -122,8 +134,8 @@ impl Index {
         Row::decode(&bytes, &self.store)
     }
 
-    /// The number of the first of `rows` rows for which `before` is false; `before` holds for a prefix.
-    /// `None` if a row does not verify.
+    /// The number of the first of `rows` rows for which `before` is false; `before` holds for a
+    /// prefix. `None` if a row does not verify.
     pub(crate) fn partition_point(&self, rows: u64, before: impl Fn(&Row) -> bool) -> Option<u64> {
         let (mut low, mut high) = (0, rows);
         while low < high {

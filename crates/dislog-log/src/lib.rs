@@ -1,8 +1,9 @@
 //! The log of one partition on disk.
 //!
-//! The words: a *log* is a list of *segments*; a segment is a *store* (the truth: frames, appended) and an *index* (a
-//! hint: rows derived from the store, memory-mapped). Every segment but the last is *sealed*; the last is *active*. A
-//! *frame* is one Raft entry; frames of kind *batch* hold records, which have *offsets*.
+//! The words: a *log* is a list of *segments*; a segment is a *store* (the truth: frames, appended)
+//! and an *index* (a hint: rows derived from the store, memory-mapped). Every segment but the last
+//! is *sealed*; the last is *active*. A *frame* is one Raft entry; frames of kind *batch* hold
+//! records, which have *offsets*.
 //!
 //! ```text
 //!            start_offset                    durable            end
@@ -12,8 +13,9 @@
 //!  └──────────────┼──────┘└─────────────────────┼───────┘ └ ─ ─ ─┘
 //! ```
 //!
-//! Promises: what [`Log::flush`] said is durable survives anything but damage, and damage is reported, never
-//! skipped; offsets are dense; a record at an offset never changes; no bytes on disk make it panic.
+//! Promises: what [`Log::flush`] said is durable survives anything but damage, and damage is
+//! reported, never skipped; offsets are dense; a record at an offset never changes; no bytes on
+//! disk make it panic.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -33,8 +35,8 @@
 //! # }
 //! ```
 //!
-//! Left out: consensus, the network, async. `dislog-cluster` drives this crate from its threads; embedded, it is
-//! driven by [`Log::append`].
+//! Left out: consensus, the network, async. `dislog-cluster` drives this crate from its threads;
+//! embedded, it is driven by [`Log::append`].
 
 mod checkpoint;
 mod error;

@@ -1,9 +1,9 @@
 //! The log: a list of segments, of which the last is written, and a tail in memory.
 //!
-//! One mutex guards what everyone reads (`State`), held for moments and never during I/O. Another is held by whoever
-//! writes files (`Writer`): flush, truncate and trim take turns. Frames enter through `stage` into the tail, where
-//! they can be read at once; `flush` writes and syncs all that are staged, so that everyone who staged while
-//! the last sync ran shares the next one.
+//! One mutex guards what everyone reads (`State`), held for moments and never during I/O. Another
+//! is held by whoever writes files (`Writer`): flush, truncate and trim take turns. Frames enter
+//! through `stage` into the tail, where they can be read at once; `flush` writes and syncs all that
+//! are staged, so that everyone who staged while the last sync ran shares the next one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,8 @@ const FLUSH_BYTES_MAX: usize = 32 << 20;
 /// Settings of one log.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A segment is sealed when it would grow past this many bytes; brought within [`SEGMENT_BYTES_MIN`] and
-    /// [`SEGMENT_BYTES_MAX`].
+    /// A segment is sealed when it would grow past this many bytes; brought within
+    /// [`SEGMENT_BYTES_MIN`] and [`SEGMENT_BYTES_MAX`].
     pub segment_bytes: u64,
     /// How many bytes of the newest frames stay in memory for readers.
     pub tail_bytes: usize,
@@ -73,7 +73,8 @@ pub struct Recovery {
     pub checkpoint: Option<Checkpoint>,
     /// Bytes of an unfinished write that were cut off the end.
     pub torn_bytes: u64,
-    /// Damage, the first if there is more. The log can be read outside of it, and refuses to be written.
+    /// Damage, the first if there is more. The log can be read outside of it, and refuses to be
+    /// written.
     pub damage: Option<Damage>,
 }
 
@@ -116,7 +117,8 @@ pub(crate) struct Shared {
 /// What readers see.
 ///
 /// - `views` are in order and meet; the last is the active segment's, as far as it is durable.
-/// - The tail, if it has frames, ends where the log ends, and whatever is not in `views` is in the tail.
+/// - The tail, if it has frames, ends where the log ends, and whatever is not in `views` is in the
+///   tail.
 pub(crate) struct State {
     pub bounds: Bounds,
     pub views: Vec<View>,
@@ -129,8 +131,8 @@ pub(crate) struct State {
 }
 
 impl Log {
-    /// Opens the log in `dir`, creating it if it isn't there, and recovers it. Damage is not an error here: it is
-    /// reported, and the log can be read around it.
+    /// Opens the log in `dir`, creating it if it isn't there, and recovers it. Damage is not an
+    /// error here: it is reported, and the log can be read around it.
     ///
     /// # Errors
     /// If the directory cannot be read, or its recovery cannot be written.
@@ -138,11 +140,13 @@ impl Log {
         crate::open::open(fs, dir, config)
     }
 
-    /// For embedded use, without Raft: appends one batch and returns when it is durable. Concurrent callers share
-    /// syncs. `now_ms` is the time of day; the batch gets it, or that of the batch before if that is later.
+    /// For embedded use, without Raft: appends one batch and returns when it is durable. Concurrent
+    /// callers share syncs. `now_ms` is the time of day; the batch gets it, or that of the batch
+    /// before if that is later.
     ///
     /// # Errors
-    /// If the batch does not verify, or the log can't be written. After `DiskFull` nothing was appended.
+    /// If the batch does not verify, or the log can't be written. After `DiskFull` nothing was
+    /// appended.
     pub fn append(&self, mut batch: BytesMut, now_ms: i64) -> Result<Appended, LogError> {
         const TERM: u64 = 1;
         let header = BatchHeader::verify(&batch)?;
@@ -183,8 +187,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes and syncs everything staged when it begins; returns the last durable raft index. Blocks, and waits for
-    /// another that runs.
+    /// Writes and syncs everything staged when it begins; returns the last durable raft index.
+    /// Blocks, and waits for another that runs.
     ///
     /// # Errors
     /// `DiskFull` leaves the frames staged; anything else ends the log's writes for good.
@@ -260,7 +264,8 @@ impl Log {
             let (now, later) = rest.split_at(fitting.count());
             if !now.is_empty() {
                 if let Err(error) = writer.write(now, durable) {
-                    // Whole frames of it may be in the file, and must not come to stand behind others one day.
+                    // Whole frames of it may be in the file, and must not come to stand behind
+                    // others one day.
                     writer.cut(writer.extent)?;
                     return Err(error);
                 }
@@ -303,8 +308,8 @@ impl Log {
         Ok(())
     }
 
-    /// Removes all frames from `raft_index` on (a Raft conflict), durably. Waits for a running flush. The caller
-    /// asserts that none of them was committed.
+    /// Removes all frames from `raft_index` on (a Raft conflict), durably. Waits for a running
+    /// flush. The caller asserts that none of them was committed.
     ///
     /// # Errors
     /// If the files cannot be cut; the log then takes no more writes.
@@ -359,12 +364,13 @@ impl Log {
         Ok(())
     }
 
-    /// Moves the start to that of `checkpoint` (never back, at most the end), durably, and deletes the segments wholly
-    /// below it. The checkpoint describes an applied position, behind which no frame is deleted.
+    /// Moves the start to that of `checkpoint` (never back, at most the end), durably, and deletes
+    /// the segments wholly below it. The checkpoint describes an applied position, behind which no
+    /// frame is deleted.
     ///
     /// # Errors
-    /// If the checkpoint cannot be written, or a file not be deleted. The start has moved only if the checkpoint
-    /// was written; what was not deleted is at the next start.
+    /// If the checkpoint cannot be written, or a file not be deleted. The start has moved only if
+    /// the checkpoint was written; what was not deleted is at the next start.
     pub fn trim(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
         let _writer = self.writer();
         self.put_checkpoint(checkpoint)?;

@@ -101,8 +101,9 @@ fn keep_rows(dir: &Path, examined: &mut ExaminedSegment) {
     }
 }
 
-/// Makes an index what it should be, durably: a row of an earlier, failed write must not come back one day. That of the
-/// active segment is written even if it looks right, for the reason given at [`Writer::rewrite`].
+/// Makes an index what it should be, durably: a row of an earlier, failed write must not come back
+/// one day. That of the active segment is written even if it looks right, for the reason given at
+/// [`Writer::rewrite`].
 fn write_rows(fs: &dyn Fs, segment: &ExaminedSegment) -> Result<(), LogError> {
     let path = &segment.view.segment.index_path;
     let Some(rows) = &segment.rows else {

@@ -1,12 +1,13 @@
-//! Which sealed segments are held open: the last few that were read, so that ten thousand segments don't need ten
-//! thousand descriptors.
+//! Which sealed segments are held open: the last few that were read, so that ten thousand segments
+//! don't need ten thousand descriptors.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::segment::Segment;
 
-/// Sealed segments of one log that may be open at a time; readers at different places of the log use one each.
+/// Sealed segments of one log that may be open at a time; readers at different places of the log
+/// use one each.
 const OPEN_SEALED_SEGMENTS_MAX: usize = 8;
 
 /// The segments that were read last, the most recent at the back.

@@ -7,8 +7,9 @@ use crate::log::{Log, State};
 use crate::segment::{Extent, View};
 
 impl Log {
-    /// The batch that holds `offset` and those behind it, ending by `limit_offset` (where a batch ends), about
-    /// `bytes_max` in all but at least one. None at `offset == limit_offset`. What is returned was verified.
+    /// The batch that holds `offset` and those behind it, ending by `limit_offset` (where a batch
+    /// ends), about `bytes_max` in all but at least one. None at `offset == limit_offset`. What is
+    /// returned was verified.
     ///
     /// # Errors
     /// If the offset is outside the log, or its batch is damaged or cannot be read.
@@ -41,8 +42,8 @@ impl Log {
         self.state().read_cached(offset, limit_offset, bytes_max)?.ok()
     }
 
-    /// Frames of every kind from one raft index up to, not including, another; about `bytes_max` but at least one,
-    /// and fewer where a segment ends.
+    /// Frames of every kind from one raft index up to, not including, another; about `bytes_max`
+    /// but at least one, and fewer where a segment ends.
     ///
     /// # Errors
     /// If `from` is outside the log, damaged, or cannot be read.
@@ -59,8 +60,8 @@ impl Log {
         view.read_frames(&*self.0.fs, from, to, bytes_max)
     }
 
-    /// The term of a raft index from one before the first frame to the last; `None` outside of that, and where the
-    /// log is damaged.
+    /// The term of a raft index from one before the first frame to the last; `None` outside of
+    /// that, and where the log is damaged.
     #[must_use]
     pub fn term(&self, raft_index: u64) -> Option<u64> {
         let view = {
@@ -90,8 +91,8 @@ impl Log {
         (row.raft_index == raft_index).then_some(row.term)
     }
 
-    /// The first offset whose frame has a timestamp at or after `timestamp_ms`, Unix milliseconds, but not below the
-    /// start; the end offset if none has.
+    /// The first offset whose frame has a timestamp at or after `timestamp_ms`, Unix milliseconds,
+    /// but not below the start; the end offset if none has.
     ///
     /// # Errors
     /// If an index cannot be read or made anew.

@@ -1,12 +1,13 @@
 //! Opening a log that was left in any state.
 //!
-//! The store is the truth. Sealed segments are durable by construction (a segment is synced before its successor is
-//! created), so anything in them that does not verify is damage; they are checked where they end, and read in full
-//! only if that does not fit. The active segment is read in full. Where its frames stop verifying, three questions
-//! decide, in this order:
+//! The store is the truth. Sealed segments are durable by construction (a segment is synced before
+//! its successor is created), so anything in them that does not verify is damage; they are checked
+//! where they end, and read in full only if that does not fit. The active segment is read in full.
+//! Where its frames stop verifying, three questions decide, in this order:
 //!
 //! 1. Does the checkpoint say that this place was durable? Then it is damage.
-//! 2. Is there a valid frame behind it which was written when this place was already durable? Then it is damage.
+//! 2. Is there a valid frame behind it which was written when this place was already durable? Then
+//!    it is damage.
 //! 3. Otherwise this is the unfinished write that a crash left, never acknowledged: it is cut off.
 //!
 //! Nothing is cut, removed or created in a damaged log.
@@ -27,10 +28,12 @@ use crate::store::{STORE_HEADER_BYTES, Scanner, StoreHeader, read_header};
 #[derive(Debug)]
 pub(crate) struct Examined {
     pub checkpoint: Found,
-    /// The segments that can be read, oldest first. The last is the active one unless `damage` says that it is gone.
+    /// The segments that can be read, oldest first. The last is the active one unless `damage` says
+    /// that it is gone.
     pub segments: Vec<ExaminedSegment>,
     pub damage: Vec<Damage>,
-    /// Files without meaning: leftovers of a trim, of creating a segment, of replacing a checkpoint.
+    /// Files without meaning: leftovers of a trim, of creating a segment, of replacing a
+    /// checkpoint.
     pub leftovers: Vec<PathBuf>,
 }
 
@@ -92,7 +95,8 @@ pub(crate) fn examine(fs: &dyn Fs, dir: &Path, everything: bool) -> Result<Exami
     Ok(examined)
 }
 
-/// The base offsets of the stores in `dir`, ascending. Names that no log gives to its files are left alone.
+/// The base offsets of the stores in `dir`, ascending. Names that no log gives to its files are
+/// left alone.
 fn list(fs: &dyn Fs, dir: &Path, leftovers: &mut Vec<PathBuf>) -> io::Result<Vec<u64>> {
     let paths = fs.list(dir)?;
     let base_of = |path: &Path, extension: &str| {
@@ -124,7 +128,8 @@ impl Examiner<'_> {
         self.examined.leftovers.push(self.dir.join(format!("{stem}.index")));
     }
 
-    /// Whether a segment can be gone on from: a successor whose creation was not finished is no successor.
+    /// Whether a segment can be gone on from: a successor whose creation was not finished is no
+    /// successor.
     fn is_sound(&self, base_offset: u64) -> io::Result<bool> {
         let path = self.dir.join(format!("{base_offset:020}.store"));
         Ok(self.header(&*self.fs.open(&path)?, base_offset)?.is_some())
@@ -165,8 +170,8 @@ impl Examiner<'_> {
         Ok(())
     }
 
-    /// Neither copy of the header is sound. It was durable before the first frame was written, so a store without
-    /// frames is the unfinished creation of a segment, and any other is damage.
+    /// Neither copy of the header is sound. It was durable before the first frame was written, so a
+    /// store without frames is the unfinished creation of a segment, and any other is damage.
     fn without_header(
         &mut self,
         path: &Path,
@@ -216,7 +221,10 @@ impl Examiner<'_> {
         let mut proven_raft_index = 0;
         loop {
             let position = scanner.position();
-            if let Some(frame) = scanner.next()?.filter(|frame| continues(&extent, frame)) {
+            if let Some(frame) = scanner
+                .next()?
+                .filter(|frame| continues(&extent, frame) && Row::of(frame, position).fits(&header))
+            {
                 Row::of(&frame, position).encode(&header, &mut rows);
                 extent = extent.with(&frame, position);
                 proven_raft_index = frame.durable_raft_index;
@@ -252,7 +260,8 @@ impl Examiner<'_> {
         Ok(ExaminedSegment { view, torn_bytes, proven_raft_index, rows: Some(rows), index_agrees })
     }
 
-    /// Where the frames behind `extent` stop verifying: where damage ends, or `None` if this is an unfinished write.
+    /// Where the frames behind `extent` stop verifying: where damage ends, or `None` if this is an
+    /// unfinished write.
     fn damage_end(
         &self,
         file: &dyn File,
@@ -273,8 +282,7 @@ impl Examiner<'_> {
             let position = scanner.position();
             let Some(frame) = scanner.next()? else { break };
             from = position + frame.frame_bytes();
-            if frame.raft_index <= extent.end_raft_index && frame.base_offset <= extent.end_offset {
-                // Valid, but not of this place: what a cut left behind.
+            if !may_follow(extent, &frame) || !Row::of(&frame, position).fits(header) {
                 continue;
             }
             first_valid.get_or_insert((position, frame));
@@ -348,7 +356,17 @@ fn continues(extent: &Extent, frame: &FrameHeader) -> bool {
         && frame.timestamp_ms >= extent.last_timestamp_ms
 }
 
-/// The extent of a sealed segment, if its index leads to a last frame that ends the store and meets `next`.
+/// Whether a frame may stand somewhere behind `extent`, with others missing between. What a cut
+/// left behind verifies too, but is not of this place.
+fn may_follow(extent: &Extent, frame: &FrameHeader) -> bool {
+    let lost_records = frame.base_offset > extent.end_offset;
+    let lost_others = frame.base_offset == extent.end_offset;
+    (frame.raft_index > extent.end_raft_index && (lost_records || lost_others))
+        || (frame.raft_index == extent.end_raft_index && lost_records)
+}
+
+/// The extent of a sealed segment, if its index leads to a last frame that ends the store and meets
+/// `next`.
 fn sealed_extent(
     fs: &dyn Fs,
     segment: &Segment,
@@ -380,4 +398,60 @@ fn sealed_extent(
         && extent.end_position == file_bytes
         && extent.end_offset == next;
     Ok(whole.then_some(extent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, Kind};
+    use crate::fs::SimFs;
+
+    /// Frames with right checksums that no log writes: they go back, or farther than an index can tell.
+    #[test]
+    fn frames_out_of_any_order_are_never_a_panic() {
+        let store = StoreHeader {
+            segment_id: 7,
+            base_offset: 100,
+            base_raft_index: 50,
+            previous_term: 1,
+            previous_timestamp_ms: 0,
+        };
+        let far = u64::from(u32::MAX) + 200;
+        let numbers = [0, 3, 50, 51, 99, 100, 101, 160, far, u64::MAX - 1, u64::MAX];
+        for raft_index in numbers {
+            for base_offset in numbers {
+                for record_count in [0, 1, u32::MAX] {
+                    let kind = Kind::Batch;
+                    let payload = bytes::Bytes::new();
+                    let (term, timestamp_ms) = (2, 1);
+                    let frame = Frame {
+                        kind,
+                        term,
+                        raft_index,
+                        base_offset,
+                        record_count,
+                        timestamp_ms,
+                        payload,
+                    };
+                    check(&store, &frame);
+                }
+            }
+        }
+    }
+
+    fn check(store: &StoreHeader, frame: &Frame) {
+        for rubbish in [0, 9] {
+            let mut bytes = store.encode();
+            bytes.resize(bytes.len() + rubbish, 0);
+            for _ in 0..2 {
+                bytes.extend(FrameHeader::of(frame, u64::MAX).encode(store.segment_id));
+            }
+            let fs = SimFs::new(1);
+            fs.put(Path::new("/log/00000000000000000100.store"), &bytes);
+            let examined = examine(&fs, Path::new("/log"), false).unwrap();
+            let extent = examined.segments[0].view.extent;
+            assert!(extent.end_offset >= store.base_offset);
+            assert!(extent.end_raft_index >= store.base_raft_index);
+        }
+    }
 }

@@ -173,8 +173,8 @@ impl Segment {
         answer.ok_or_else(|| ReadError::Failed { path: self.index_path.clone(), message })
     }
 
-    /// Writes the rows of `extent` again, from the store, over those in the index. Where they cannot be written
-    /// (a full disk must not stop readers) they stay in memory.
+    /// Writes the rows of `extent` again, from the store, over those in the index. Where they
+    /// cannot be written (a full disk must not stop readers) they stay in memory.
     fn rebuild_index(&self, fs: &dyn Fs, extent: &Extent) -> Result<Index, ReadError> {
         let failed = |error: io::Error| ReadError::failed(&self.store_path, &error);
         let store =
@@ -186,8 +186,11 @@ impl Segment {
             let position = scanner.position();
             match scanner.next().map_err(|e| ReadError::failed(&self.store_path, &e))? {
                 Some(header) => {
-                    end_offset = header.end_offset();
-                    Row::of(&header, position).encode(&self.header, &mut rows);
+                    let row = Row::of(&header, position);
+                    if row.fits(&self.header) {
+                        end_offset = header.end_offset();
+                        row.encode(&self.header, &mut rows);
+                    }
                 }
                 None if scanner.seek_valid(position + 1).map_err(failed)? => {}
                 None => return Err(self.damaged(position, end_offset, extent.end_offset)),
@@ -204,7 +207,8 @@ impl Segment {
         Ok(mapped.unwrap_or_else(|_| in_memory()))
     }
 
-    /// Reads frames, each verified. Ends before the first that isn't; if that is the very first, it is an error.
+    /// Reads frames, each verified. Ends before the first that isn't; if that is the very first, it
+    /// is an error.
     pub(crate) fn read(
         &self,
         fs: &dyn Fs,
@@ -343,7 +347,8 @@ impl View {
     }
 }
 
-/// The batches among `frames` from the one that holds `offset` on, up to a gap or a batch that passes the limit.
+/// The batches among `frames` from the one that holds `offset` on, up to a gap or a batch that
+/// passes the limit.
 fn dense_batches(frames: Vec<Frame>, offset: u64, limit_offset: u64) -> Vec<Frame> {
     let mut next = None;
     frames

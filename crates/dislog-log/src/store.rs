@@ -146,7 +146,8 @@ impl<'a> Scanner<'a> {
         &self.buffer[self.payload.clone()]
     }
 
-    /// Moves to the first frame that verifies and begins at or behind `from`; `false` if there is none.
+    /// Moves to the first frame that verifies and begins at or behind `from`; `false` if there is
+    /// none.
     pub(crate) fn seek_valid(&mut self, from: u64) -> io::Result<bool> {
         let mut candidate = from;
         while let Some(found) = self.find_magic(candidate)? {

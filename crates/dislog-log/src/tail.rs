@@ -77,7 +77,8 @@ impl Tail {
         Some(within(frames, bytes_max))
     }
 
-    /// Batches from the one that holds `offset`, ending by `limit_offset`; `None` if the first is not here.
+    /// Batches from the one that holds `offset`, ending by `limit_offset`; `None` if the first is
+    /// not here.
     pub(crate) fn batches(
         &self,
         offset: u64,
@@ -96,7 +97,8 @@ impl Tail {
         Some(within(frames, bytes_max))
     }
 
-    /// The first frame with a timestamp at or after `timestamp_ms`, if the one before it is here too.
+    /// The first frame with a timestamp at or after `timestamp_ms`, if the one before it is here
+    /// too.
     pub(crate) fn at_time(&self, timestamp_ms: i64) -> Option<&Frame> {
         let number = self.frames.partition_point(|frame| frame.timestamp_ms < timestamp_ms);
         if number == 0 { None } else { self.frames.get(number) }

@@ -55,7 +55,8 @@ impl Writer {
         Ok(Writer { segment, extent, store, index })
     }
 
-    /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any frame.
+    /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any
+    /// frame.
     pub(crate) fn fits(&self, extent: &Extent, frame: &Frame, segment_bytes: u64) -> bool {
         let records = frame.end_offset() - self.segment.header.base_offset;
         let end_position = extent.end_position + frame.frame_bytes() as u64;
@@ -63,7 +64,8 @@ impl Writer {
         extent.rows == 0 || (end_position <= segment_bytes && relative_fits)
     }
 
-    /// Writes `frames` behind the extent, not yet durably. If that fails the extent stays as it was.
+    /// Writes `frames` behind the extent, not yet durably. If that fails the extent stays as it
+    /// was.
     pub(crate) fn write(&mut self, frames: &[Frame], durable: u64) -> Result<(), LogError> {
         let mut extent = self.extent;
         let mut rows = Vec::with_capacity(frames.len() * index::ROW_BYTES as usize);
@@ -100,11 +102,12 @@ impl Writer {
         self.sync()
     }
 
-    /// Writes the frames behind `proven_raft_index` again, as they are, and syncs them; the store's header too unless
-    /// one of its frames is proven.
+    /// Writes the frames behind `proven_raft_index` again, as they are, and syncs them; the store's
+    /// header too unless one of its frames is proven.
     ///
-    /// After a failed sync the page cache may hold frames that the disk never got, and call them clean: a process
-    /// that starts again on the same machine sees them whole, and a sync alone would not write them.
+    /// After a failed sync the page cache may hold frames that the disk never got, and call them
+    /// clean: a process that starts again on the same machine sees them whole, and a sync alone
+    /// would not write them.
     pub(crate) fn rewrite(&self, fs: &dyn Fs, proven_raft_index: u64) -> Result<(), LogError> {
         let path = &self.segment.store_path;
         let unproven = |row: &Row| row.raft_index <= proven_raft_index;
@@ -142,8 +145,9 @@ impl Writer {
         self.sync()
     }
 
-    /// Ends the segment. Its index becomes durable too, so that rows of frames that were cut away, or of a write that
-    /// failed, do not come back: a sealed segment's index is trusted as far as its checksums go.
+    /// Ends the segment. Its index becomes durable too, so that rows of frames that were cut away,
+    /// or of a write that failed, do not come back: a sealed segment's index is trusted as far as
+    /// its checksums go.
     pub(crate) fn seal(&self) -> Result<(), LogError> {
         self.sync()?;
         let path = &self.segment.index_path;

@@ -1,9 +1,11 @@
-//! The log against a model, on a disk that loses unsynced writes and names, tears writes, fails syncs and fills up.
+//! The log against a model, on a disk that loses unsynced writes and names, tears writes, fails
+//! syncs and fills up.
 //!
-//! One seed is one life: random work, ended by a power cut or a killed process at a random operation of the disk (also
-//! in the middle of recovery), then recovery, then more work. After each recovery every acknowledged record must be
-//! there, dense and unchanged; behind them only what was staged may follow, in its order; and nothing may be reported
-//! as damaged. `DISLOG_SEEDS` says how many lives (`docs/testing.md`); `DISLOG_SEED` replays one.
+//! One seed is one life: random work, ended by a power cut or a killed process at a random
+//! operation of the disk (also in the middle of recovery), then recovery, then more work. After
+//! each recovery every acknowledged record must be there, dense and unchanged; behind them only
+//! what was staged may follow, in its order; and nothing may be reported as damaged. `DISLOG_SEEDS`
+//! says how many lives (`docs/testing.md`); `DISLOG_SEED` replays one.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -1,8 +1,8 @@
 //! Every cut and every flipped bit at the end of a store, and what recovery makes of it.
 //!
-//! The rule (`docs/recovery.md`): what was never proven durable and does not verify is an unfinished write, and is
-//! cut off; what was durable and does not verify is damage, which is reported with file, position and offsets,
-//! and is neither cut nor skipped.
+//! The rule (`docs/recovery.md`): what was never proven durable and does not verify is an
+//! unfinished write, and is cut off; what was durable and does not verify is damage, which is
+//! reported with file, position and offsets, and is neither cut nor skipped.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,7 +22,8 @@ struct Place {
     end_offset: u64,
 }
 
-/// A log of one segment: `synced` frames each synced by itself, then `group` frames synced together.
+/// A log of one segment: `synced` frames each synced by itself, then `group` frames synced
+/// together.
 fn make(seed: u64, synced: u64, group: u64) -> (SimFs, Vec<Place>) {
     let fs = SimFs::new(seed);
     let (log, _) = open(&fs);
@@ -175,8 +176,8 @@ fn a_bit_flipped_in_a_frame_with_later_frames_is_damage() {
 
 #[test]
 fn a_bit_flipped_in_an_unproven_group_cuts_the_group_off_there() {
-    // Three frames written by one flush that nothing proves to have been synced: a power cut may well have
-    // left the third whole and the second not.
+    // Three frames written by one flush that nothing proves to have been synced: a power cut may
+    // well have left the third whole and the second not.
     let (_, places) = make(5, 1, 3);
     let (hit, end) = (places[2], places[3].end);
     for bit in hit.start * 8..hit.end * 8 {

@@ -1,4 +1,5 @@
-//! The protocol of Dislog: the code generated from `proto/`, and what client and server must agree on beside it.
+//! The protocol of Dislog: the code generated from `proto/`, and what client and server must agree
+//! on beside it.
 //!
 //! Left out: what the fields mean to a server or a client. This crate only translates.
 

@@ -1,4 +1,5 @@
-//! The reasons in `google.rpc.ErrorInfo` of every error, and their metadata keys: a contract with clients.
+//! The reasons in `google.rpc.ErrorInfo` of every error, and their metadata keys: a contract with
+//! clients.
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "dislog";
@@ -23,7 +24,8 @@ pub const SEQUENCE_GAP: &str = "SEQUENCE_GAP";
 pub const SEQUENCE_FORGOTTEN: &str = "SEQUENCE_FORGOTTEN";
 /// A newer epoch of this producer has appended. Nothing was appended.
 pub const PRODUCER_FENCED: &str = "PRODUCER_FENCED";
-/// No record of this producer is retained, so its sequence must start at 0 with a higher epoch. Nothing was appended.
+/// No record of this producer is retained, so its sequence must start at 0 with a higher epoch.
+/// Nothing was appended.
 pub const PRODUCER_UNKNOWN: &str = "PRODUCER_UNKNOWN";
 /// No leader at the moment. Nothing was appended; safe to retry.
 pub const NO_LEADER: &str = "NO_LEADER";
@@ -52,5 +54,6 @@ pub const LEADER: &str = "leader";
 pub const DAMAGED_FROM: &str = "damaged_from";
 /// Metadata: one past the last damaged offset.
 pub const DAMAGED_TO: &str = "damaged_to";
-/// Metadata of every error: `true` if sending the same request again is safe and may help, `false` if it isn't.
+/// Metadata of every error: `true` if sending the same request again is safe and may help, `false`
+/// if it isn't.
 pub const RETRY: &str = "retry";

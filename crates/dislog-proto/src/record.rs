@@ -1,7 +1,7 @@
 //! Records between their two forms: `v1::Record` on the wire, `dislog_types::Record` in a batch.
 //!
-//! The book's `type` field has no place in a Kafka record, so it travels as a header with a reserved name, which users
-//! never see.
+//! The book's `type` field has no place in a Kafka record, so it travels as a header with a
+//! reserved name, which users never see.
 
 use bytes::Bytes;
 use dislog_types as types;

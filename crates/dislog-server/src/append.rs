@@ -184,4 +184,3 @@ async fn from_batch(batch: Bytes, expected_offset: Option<u64>) -> Result<Append
     }
     Ok(Append { batch: BytesMut::from(batch), header, expected_offset })
 }
-

@@ -287,7 +287,9 @@ impl From<NameError> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Failure {
         match error {
-            BatchError::TooLarge(_) | BatchError::RecordTooLarge { .. } => Failure::new(&kinds::TOO_LARGE, error.to_string()),
+            BatchError::TooLarge(_) | BatchError::RecordTooLarge { .. } => {
+                Failure::new(&kinds::TOO_LARGE, error.to_string())
+            }
             _ => Failure::invalid(error.to_string()),
         }
     }

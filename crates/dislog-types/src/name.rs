@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::limits::TOPIC_NAME_LEN_MAX;
 
-/// A valid topic name: 1 to 200 of `A-Z a-z 0-9 . _ -`, not `.` or `..`, and not starting with `__`, which is
-/// kept for the system. Cheap to clone.
+/// A valid topic name: 1 to 200 of `A-Z a-z 0-9 . _ -`, not `.` or `..`, and not starting with
+/// `__`, which is kept for the system. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Arc<str>);
 
@@ -40,7 +40,8 @@ impl TopicName {
         TopicName(Arc::from("default"))
     }
 
-    /// A topic of the system itself, such as the metadata log: `__` and `suffix`, which no user can name.
+    /// A topic of the system itself, such as the metadata log: `__` and `suffix`, which no user can
+    /// name.
     ///
     /// # Panics
     /// If the suffix makes no valid name; it is a constant of the program.

@@ -1,7 +1,6 @@
 //! The defects of the systems that Dislog was specified from, each as a test on the real binary.
 //!
-//! `DISLOG_RESTART_MIB` sets how much is in the log that is started again (64); at 1024 and more in
-//! a release build the times that are promised are asserted.
+//! `DISLOG_RESTART_MIB` sets how much is in the log that is started again (64).
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was measured is for the reader of the run")]
@@ -106,16 +105,22 @@ async fn ten_thousand_segments_need_few_open_files() {
     let settings =
         TopicSettings { segment_bytes: Some(SEGMENT_BYTES_MIN), ..TopicSettings::default() };
     client(&node).create_topic("many", 1, settings).await.unwrap();
+    let start = Instant::now();
     fill_segments(&node, SEGMENTS).await;
+    let filled = start.elapsed();
     let segments = segments(&node).await;
     assert!(segments >= SEGMENTS, "there are {segments} segments");
     check_every_hundredth(&node, SEGMENTS).await;
     assert!(node.terminate().0.success());
+    let start = Instant::now();
     let node = Node::start_with_open_files(data_dir.path(), OPEN_FILES);
+    let clean = start.elapsed();
     check_every_hundredth(&node, SEGMENTS).await;
     assert!(node.open_files() < OPEN_FILES as usize);
     node.kill();
+    let start = Instant::now();
     let node = Node::start_with_open_files(data_dir.path(), OPEN_FILES);
+    eprintln!("filled in {filled:?}, restart {clean:?}, killed {:?}", start.elapsed());
     check_every_hundredth(&node, SEGMENTS).await;
     assert!(node.terminate().0.success());
 }
@@ -250,10 +255,8 @@ async fn a_restart_is_quick_after_a_clean_stop_and_after_kill_9() {
     let (node, killed) = timed_start(data_dir.path(), 2 * mib).await;
     assert!(node.terminate().0.success());
     eprintln!("restart with {mib} MiB: {clean:?}; with {} MiB, killed: {killed:?}", 2 * mib);
-    let is_promised = mib >= 1024 && !cfg!(debug_assertions);
-    let (clean_max, killed_max) = if is_promised { (1, 3) } else { (5, 15) };
-    assert!(clean < Duration::from_secs(clean_max), "{clean:?}");
-    assert!(killed < Duration::from_secs(killed_max), "{killed:?}");
+    assert!(clean < Duration::from_secs(1), "{clean:?}");
+    assert!(killed < Duration::from_secs(3), "{killed:?}");
 }
 
 /// Records of 1 KiB that compression and holes cannot make small.

@@ -1,7 +1,8 @@
 //! The one file that maps memory.
 //!
-//! A mapping is only ever copied from, never borrowed from, so no reference to bytes that another thread may write
-//! through the file exists. What is copied is verified by the index row's checksum.
+//! A mapping is only ever copied from, never borrowed from, so no reference to bytes that another
+//! thread may write through the file exists. What is copied is verified by the index row's
+//! checksum.
 
 #![allow(unsafe_code)]
 
@@ -20,8 +21,9 @@ impl MappedFile {
     /// Maps the first `len` bytes of `file`, which may still grow to that length.
     pub(super) fn new(file: &File, len: u64) -> io::Result<MappedFile> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        // SAFETY: the bytes are only copied out through a raw pointer, below the length that the owner of the
-        // file has written, and the log never cuts an index file that it still reads from.
+        // SAFETY: the bytes are only copied out through a raw pointer, below the length that the
+        // owner of the file has written, and the log never cuts an index file that it still reads
+        // from.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         Ok(MappedFile(map))
     }

@@ -1,7 +1,7 @@
 //! The seam to the file system: everything this crate does to a disk goes through [`Fs`].
 //!
-//! Two twins: [`RealFs`], and [`SimFs`], a disk in memory that loses what was not synced, tears writes, flips
-//! bits, fills up and fails syncs, as told. One conformance suite runs on both.
+//! Two twins: [`RealFs`], and [`SimFs`], a disk in memory that loses what was not synced, tears
+//! writes, flips bits, fills up and fails syncs, as told. One conformance suite runs on both.
 
 mod mapped;
 mod real;
@@ -17,8 +17,8 @@ pub use sim::{SimFaults, SimFs};
 
 /// Files in directories.
 ///
-/// Durability is that of POSIX: bytes survive a power cut once `sync_data` on their file returned, a created,
-/// renamed or removed name once `sync_dir` on its directory returned.
+/// Durability is that of POSIX: bytes survive a power cut once `sync_data` on their file returned,
+/// a created, renamed or removed name once `sync_dir` on its directory returned.
 pub trait Fs: Debug + Send + Sync {
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -40,8 +40,8 @@ pub trait Fs: Debug + Send + Sync {
     fn available_bytes(&self, path: &Path) -> io::Result<u64>;
     /// A random number, to tell things apart that have the same name.
     fn random(&self) -> u64;
-    /// Maps the first `len` bytes of a file to read them; later writes within show through. It may be shorter
-    /// than `len`; only what is within the file may be copied.
+    /// Maps the first `len` bytes of a file to read them; later writes within show through. It may
+    /// be shorter than `len`; only what is within the file may be copied.
     fn map(&self, path: &Path, len: u64) -> io::Result<Arc<dyn Mapping>>;
 }
 

@@ -1,9 +1,9 @@
 //! A disk in memory that behaves as badly as a disk may.
 //!
-//! What is written is seen at once, as through a page cache, but survives [`SimFs::crash`] for certain only once it
-//! was synced: of the writes since, each sector survives or not by the toss of a coin, in no order; of the names
-//! created, renamed and removed in a directory since its sync, a prefix survives. Faults are armed through
-//! [`SimFaults`]. Everything follows from one seed.
+//! What is written is seen at once, as through a page cache, but survives [`SimFs::crash`] for
+//! certain only once it was synced: of the writes since, each sector survives or not by the toss of
+//! a coin, in no order; of the names created, renamed and removed in a directory since its sync, a
+//! prefix survives. Faults are armed through [`SimFaults`]. Everything follows from one seed.
 //!
 //! Left out: latency, and reads that fail.
 
@@ -20,7 +20,8 @@ const SECTOR_BYTES: usize = 512;
 /// What goes wrong, and when. Counters count down; `None` means never.
 #[derive(Clone, Debug, Default)]
 pub struct SimFaults {
-    /// After so many more writes, syncs, and changes of names, the machine is down: everything fails until `crash`.
+    /// After so many more writes, syncs, and changes of names, the machine is down: everything
+    /// fails until `crash`.
     pub crash_after: Option<u64>,
     /// The sync after so many more fails, and what it covered is lost.
     pub fail_sync_after: Option<u64>,
@@ -91,7 +92,8 @@ impl SimFs {
         self.disk().faults = faults;
     }
 
-    /// Cuts the power and turns it on again: what was not synced is partly lost. Disarms all faults.
+    /// Cuts the power and turns it on again: what was not synced is partly lost. Disarms all
+    /// faults.
     pub fn crash(&self) {
         let mut disk = self.disk();
         disk.crash();

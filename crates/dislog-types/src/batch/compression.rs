@@ -96,7 +96,8 @@ pub(super) fn decompress(compression: Compression, packed: &[u8]) -> Result<Vec<
     Ok(records)
 }
 
-/// A decoder that refuses a window larger than the limit, so that a small frame cannot ask for gigabytes.
+/// A decoder that refuses a window larger than the limit, so that a small frame cannot ask for
+/// gigabytes.
 fn zstd_decoder(packed: &[u8]) -> std::io::Result<zstd::Decoder<'static, &[u8]>> {
     const WINDOW_LOG_MAX: u32 = BATCH_DECOMPRESSED_BYTES_MAX.ilog2();
     let mut decoder = zstd::Decoder::with_buffer(packed)?;

@@ -12,7 +12,8 @@ use crate::record::{Header, Record};
 /// `batch`'s memory unless it is compressed.
 ///
 /// # Errors
-/// If the compressed data or a record is malformed, or the records are not as many as the header says.
+/// If the compressed data or a record is malformed, or the records are not as many as the header
+/// says.
 pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<Record>, BatchError> {
     let body = body(header, batch)?;
     // Each record has at least seven bytes, so a lying count cannot reserve more than the data

@@ -10,7 +10,8 @@ use crate::record::Record;
 
 /// Gathers records into one batch.
 ///
-/// - It is never empty when it is finished: `finish` of an empty builder is a bug of the caller and panics.
+/// - It is never empty when it is finished: `finish` of an empty builder is a bug of the caller and
+///   panics.
 /// - Uncompressed, it never passes [`BATCH_BYTES_MAX`]: `push` refuses the record that would.
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -77,7 +78,8 @@ impl BatchBuilder {
         true
     }
 
-    /// The batch, with base offset 0 until a leader stamps it. Data that compression does not shrink stays as it is.
+    /// The batch, with base offset 0 until a leader stamps it. Data that compression does not
+    /// shrink stays as it is.
     ///
     /// # Panics
     /// If there are no records.

@@ -42,8 +42,8 @@ pub enum BatchError {
     },
     /// Attribute bits that are not supported.
     #[error(
-        "the batch has attributes {0:#06x}: only lz4 and zstd compression are supported, no control or \
-         transactional batches"
+        "the batch has attributes {0:#06x}: only lz4 and zstd compression are supported, no \
+         control or transactional batches"
     )]
     Attributes(i16),
     /// No records, too many, or counts that contradict each other.
@@ -56,7 +56,8 @@ pub enum BatchError {
     },
     /// Producer fields that contradict each other.
     #[error(
-        "the batch has producer id {id}, epoch {epoch}, sequence {sequence}; give all three or -1 each"
+        "the batch has producer id {id}, epoch {epoch}, sequence {sequence}; give all three or \
+         -1 each"
     )]
     Producer {
         /// The producer id field.
@@ -121,8 +122,8 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Decodes the header of the batch that `bytes` starts with and checks its fields, not its checksum.
-    /// Bytes beyond the batch are allowed; `batch_bytes` tells where it ends.
+    /// Decodes the header of the batch that `bytes` starts with and checks its fields, not its
+    /// checksum. Bytes beyond the batch are allowed; `batch_bytes` tells where it ends.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         if bytes.len() < HEADER_BYTES {
             return Err(BatchError::Length { needed: HEADER_BYTES, actual: bytes.len() });

@@ -19,10 +19,11 @@
 //! 61  records, compressed together if the attributes say so
 //! ```
 //!
-//! Promises: whatever [`encode`](BatchBuilder) makes, [`BatchHeader::verify`] accepts and [`records`] gives back;
-//! no input makes them panic or allocate more than the limits allow.
+//! Promises: whatever [`encode`](BatchBuilder) makes, [`BatchHeader::verify`] accepts and
+//! [`records`] gives back; no input makes them panic or allocate more than the limits allow.
 //!
-//! Left out: control and transactional batches, the older magics, gzip and snappy. They are refused.
+//! Left out: control and transactional batches, the older magics, gzip and snappy. They are
+//! refused.
 
 mod compression;
 mod decode;

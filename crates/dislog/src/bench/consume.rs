@@ -62,6 +62,7 @@ pub(crate) async fn run(args: ConsumeArgs, output: &mut Output) -> Outcome {
         bytes_per_second: bytes_rate,
         latency: None,
         records_per_sync: None,
+        syncs_counted_by: None,
         verified_records: warm_up.records + measured.records,
         shares: shares.into_iter().collect(),
         limits: limits.map(|limits| limits.summary()),

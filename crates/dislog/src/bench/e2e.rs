@@ -70,6 +70,7 @@ pub(crate) async fn run(args: E2eArgs, output: &mut Output) -> Outcome {
         bytes_per_second: tally.rate() * common.record_bytes as f64,
         latency: Some(tally.latency().summary()),
         records_per_sync: None,
+        syncs_counted_by: None,
         verified_records,
         shares: shares.into_iter().collect(),
         limits: limits.map(|limits| limits.summary()),

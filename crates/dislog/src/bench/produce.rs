@@ -158,17 +158,15 @@ pub(crate) async fn run(args: ProduceArgs, output: &mut Output) -> Outcome {
     let content = Content::new(common.seed, common.record_bytes);
 
     note(&format!("adding records to {}", target.name()));
-    let flushes_before = target.flushes().await;
+    let syncs_before = target.syncs().await;
     let window = Window::from_now(common.warm_up, common.duration);
     let tally = Arc::new(Tally::new(window));
     let acknowledged = drive(&args, &target, content, &tally).await?;
-    let flushes = target.flushes().await.zip(flushes_before).map(|(after, before)| after - before);
+    let syncs = target.syncs().await.zip(syncs_before).and_then(|(now, then)| now.since(then));
 
     note(&"reading everything back");
     let verified_records = read_back(&target, content, &acknowledged).await?;
-    let total: u64 = acknowledged.iter().sum();
-    let records_per_sync =
-        flushes.filter(|&syncs| syncs > 0).map(|syncs| total as f64 / syncs as f64);
+    let records_per_sync = syncs.map(|(count, _)| verified_records as f64 / count as f64);
     let group_bytes = match records_per_sync {
         Some(records) if args.batched => (records * common.record_bytes as f64) as usize,
         _ => args.batches.batch_bytes,
@@ -186,6 +184,7 @@ pub(crate) async fn run(args: ProduceArgs, output: &mut Output) -> Outcome {
         bytes_per_second: tally.rate() * common.record_bytes as f64,
         latency: Some(tally.latency().summary()),
         records_per_sync,
+        syncs_counted_by: syncs.map(|(_, counted_by)| counted_by),
         verified_records,
         shares: limits.as_ref().map(|limits| shares(&args, &tally, limits)).unwrap_or_default(),
         limits: limits.map(|limits| limits.summary()),

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::latency::LatencySummary;
 use super::limits::LimitsSummary;
+use super::metrics::CountedBy;
 use crate::output::{Format, Outcome, Output};
 
 /// A measurement of a server.
@@ -27,6 +28,9 @@ pub(crate) struct Report {
     /// How many records shared a sync, on average, warm-up included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) records_per_sync: Option<f64>,
+    /// Who counted the syncs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) syncs_counted_by: Option<CountedBy>,
     /// Records read back and found to be those acknowledged, warm-up included.
     pub(crate) verified_records: u64,
     /// What this machine can do.
@@ -71,7 +75,11 @@ impl Report {
             line(output, "latency", &quantiles(latency))?;
         }
         if let Some(records) = self.records_per_sync {
-            line(output, "per sync", &format!("{records:.1} records"))?;
+            let at_least = match self.syncs_counted_by {
+                Some(CountedBy::Disk) => "at least ",
+                Some(CountedBy::Server) | None => "",
+            };
+            line(output, "per sync", &format!("{at_least}{records:.1} records"))?;
         }
         let verified = grouped(self.verified_records as f64);
         line(output, "verified", &format!("{verified} records: all there, once, unchanged"))?;

@@ -7,7 +7,7 @@ use dislog_server::{Config, Server};
 use tokio::runtime::{Builder, Runtime};
 
 use super::CommonArgs;
-use super::metrics;
+use super::metrics::Syncs;
 use crate::failure::{Exit, Failure};
 use crate::output::note;
 
@@ -77,9 +77,10 @@ impl Target {
         }
     }
 
-    /// How many syncs the server did so far, if it says so.
-    pub(crate) async fn flushes(&self) -> Option<u64> {
-        metrics::flushes(self.addresses.first()?).await
+    /// How many syncs the server did so far, if that can be known.
+    pub(crate) async fn syncs(&self) -> Option<Syncs> {
+        let data = self.own.as_ref().map(|own| own.dir.as_path());
+        Syncs::count(self.addresses.first()?, data.or(self.disk())).await
     }
 
     /// Deletes the topic, and ends the server if it is one of its own.
