@@ -406,7 +406,7 @@ mod tests {
     use crate::frame::{Frame, Kind};
     use crate::fs::SimFs;
 
-    /// Frames with right checksums that no log writes: they go back, or farther than an index can tell.
+    /// Frames with right checksums that no log writes: they go back, or too far.
     #[test]
     fn frames_out_of_any_order_are_never_a_panic() {
         let store = StoreHeader {

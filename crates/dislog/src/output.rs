@@ -2,7 +2,7 @@
 //!
 //! - Standard output carries results and nothing else. It is buffered; [`Output::flush`] before
 //!   waiting for anything.
-//! - A reader that went away (`dislog get demo | head`) is no failure: it surfaces as [`Closed`]
+//! - A reader that went away (`dislog get demo | head`) is no failure: it surfaces as `Closed`
 //!   and ends the program with success.
 //! - Standard error carries what is said about the work. Nobody reading it never stops the work.
 
