@@ -111,7 +111,7 @@ pub(crate) fn limits(limits: &LimitsSummary, output: &mut Output) -> Outcome {
 }
 
 fn line(output: &mut Output, name: &str, text: &str) -> Outcome {
-    output.line(&format!("{name:<14}{text}"))
+    output.line(&format!("{name:<16}{text}"))
 }
 
 fn quantiles(latency: &LatencySummary) -> String {
