@@ -263,7 +263,7 @@ impl Log {
             });
             let (now, later) = rest.split_at(fitting.count());
             if !now.is_empty() {
-                if let Err(error) = writer.write(now, durable) {
+                if let Err(error) = writer.write(now, durable, segment_bytes) {
                     // Whole frames of it may be in the file, and must not come to stand behind
                     // others one day.
                     writer.cut(writer.extent)?;

@@ -68,7 +68,7 @@ fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogErr
         }
     }
     let Some(last) = examined.segments.last() else {
-        remove_leftovers(fs, examined)?;
+        remove_leftovers(fs, dir, examined)?;
         return Writer::create(fs, dir, first_header(fs, examined));
     };
     let mut writer = Writer::resume(fs, last.view.clone())?;
@@ -78,11 +78,11 @@ fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogErr
     writer.rewrite(fs, last.proven_raft_index)?;
     fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
     // Only now, for what is left must be durable before what it replaces goes.
-    remove_leftovers(fs, examined)?;
+    remove_leftovers(fs, dir, examined)?;
     Ok(writer)
 }
 
-fn remove_leftovers(fs: &dyn Fs, examined: &Examined) -> Result<(), LogError> {
+fn remove_leftovers(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<(), LogError> {
     for path in &examined.leftovers {
         match fs.remove(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -91,7 +91,8 @@ fn remove_leftovers(fs: &dyn Fs, examined: &Examined) -> Result<(), LogError> {
             _ => {}
         }
     }
-    Ok(())
+    // A segment whose creation was not finished must not come back beside what is written now.
+    fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
 }
 
 /// In a damaged log the files stay as they are, so rows that are not on disk stay in memory.

@@ -13,6 +13,7 @@
 //! Nothing is cut, removed or created in a damaged log.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ use crate::fs::{File, Fs};
 use crate::index::{ROW_BYTES, Row};
 use crate::segment::{Extent, Segment, View};
 use crate::store::{STORE_HEADER_BYTES, Scanner, StoreHeader, read_header};
+
+/// How much is read at a time to see whether it is zeros.
+const ZEROS_READ_BYTES: usize = 64 << 10;
 
 /// The files of a log, examined; nothing was changed yet.
 #[derive(Debug)]
@@ -217,7 +221,7 @@ impl Examiner<'_> {
         let mut scanner = Scanner::new(file, header.segment_id, STORE_HEADER_BYTES);
         let mut extent = Extent::empty(&header);
         let mut rows = Vec::new();
-        let mut torn_bytes = 0;
+        let mut torn = 0;
         let mut proven_raft_index = 0;
         loop {
             let position = scanner.position();
@@ -234,7 +238,7 @@ impl Examiner<'_> {
                 break;
             }
             let Some(damage_end) = self.damage_end(file, &header, &extent, next)? else {
-                torn_bytes = file_bytes - extent.end_position;
+                torn = torn_bytes(file, extent.end_position..file_bytes)?;
                 break;
             };
             self.damage(&segment.store_path, position, extent.end_offset, damage_end.offset);
@@ -257,7 +261,13 @@ impl Examiner<'_> {
         }
         let index_agrees = self.index_agrees(&segment, &rows)?;
         let view = View { segment, extent };
-        Ok(ExaminedSegment { view, torn_bytes, proven_raft_index, rows: Some(rows), index_agrees })
+        Ok(ExaminedSegment {
+            view,
+            torn_bytes: torn,
+            proven_raft_index,
+            rows: Some(rows),
+            index_agrees,
+        })
     }
 
     /// Where the frames behind `extent` stop verifying: where damage ends, or `None` if this is an
@@ -348,6 +358,21 @@ struct DamageEnd {
     position: Option<u64>,
     offset: u64,
     raft_index: u64,
+}
+
+/// How much of a store's end is an unfinished write: all of it, or nothing if it is zeros, which is room that the writer
+/// made for frames to come.
+fn torn_bytes(file: &dyn File, range: Range<u64>) -> io::Result<u64> {
+    let mut buffer = vec![0; ZEROS_READ_BYTES];
+    let mut position = range.start;
+    while position < range.end {
+        let read = file.read_at(&mut buffer, position)?;
+        if read == 0 || buffer[..read].iter().any(|&byte| byte != 0) {
+            return Ok(range.end - range.start);
+        }
+        position += read as u64;
+    }
+    Ok(0)
 }
 
 fn continues(extent: &Extent, frame: &FrameHeader) -> bool {

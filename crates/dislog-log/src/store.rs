@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use dislog_types::checksum::crc32c;
 
+use crate::error::{LogError, SYNC};
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC, PAYLOAD_BYTES_MAX};
 use crate::fs::{File, Fs};
 
@@ -77,18 +78,22 @@ impl StoreHeader {
     }
 }
 
-/// Reads the header of a store; `None` if neither copy is sound.
+/// Reads the header of a store; `None` if neither copy is sound, or the store ends before its first frame could begin.
 pub(crate) fn read_header(file: &dyn File) -> io::Result<Option<StoreHeader>> {
     let mut bytes = [0; STORE_HEADER_BYTES as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    Ok(StoreHeader::decode(&bytes[..read]))
+    let whole = file.read_at(&mut bytes, 0)? == bytes.len();
+    Ok(StoreHeader::decode(&bytes).filter(|_| whole))
 }
 
 /// Creates a store with nothing but its header, durable but for its name.
-pub(crate) fn create(fs: &dyn Fs, path: &Path, header: &StoreHeader) -> io::Result<Arc<dyn File>> {
-    let file = fs.create(path)?;
-    file.write_at(&[&header.encode()], 0)?;
-    file.sync_data()?;
+pub(crate) fn create(
+    fs: &dyn Fs,
+    path: &Path,
+    header: &StoreHeader,
+) -> Result<Arc<dyn File>, LogError> {
+    let file = fs.create(path).map_err(|e| LogError::of("create", path, &e))?;
+    file.write_at(&[&header.encode()], 0).map_err(|e| LogError::of("write", path, &e))?;
+    file.sync_data().map_err(|e| LogError::of(SYNC, path, &e))?;
     Ok(file)
 }
 

@@ -13,38 +13,52 @@ use crate::store::{self, StoreHeader};
 /// How much is written again at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
+/// Groups smaller than this find room that was written before: see [`Writer::reserve`].
+const RESERVE_FOR_BYTES: u64 = 64 << 10;
+
+/// How much room is made at least, so that it is worth the trouble, and at most, so that it takes no time.
+const RESERVE_BYTES_MIN: u64 = 16 << 10;
+const RESERVE_BYTES_MAX: u64 = 1 << 20;
+
 /// The active segment, held by whoever writes the log.
 ///
 /// - `extent` covers exactly the frames written so far; only some of them may be durable.
-/// - What lies behind the extent in the files is rubbish of a failed write, and is overwritten.
+/// - The store is zeros from the extent to `reserved`.
+/// - What lies behind the extent in the index is rubbish of a failed write, and is overwritten.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub segment: Arc<Segment>,
     pub extent: Extent,
     store: Arc<dyn File>,
     index: Arc<dyn File>,
+    reserved: u64,
 }
 
+/// A store and its index.
+type Files = (Arc<dyn File>, Arc<dyn File>);
+
 impl Writer {
-    /// Creates a segment and makes its name durable.
+    /// Creates a segment and makes its name durable. A full disk leaves nothing of it behind: the segment before it may
+    /// yet take frames, and then another would begin where this one did not.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, header: StoreHeader) -> Result<Writer, LogError> {
         let segment = Segment::new(dir, header);
-        let (store_path, index_path) = (&segment.store_path, &segment.index_path);
-        // Leftovers of an attempt that the full disk ended, or of a segment that was cut away.
-        for path in [store_path, index_path] {
-            match fs.remove(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(LogError::of("remove", path, &e));
-                }
-                _ => {}
-            }
+        remove_files(fs, dir, &segment)?;
+        let created = Writer::create_files(fs, dir, &segment);
+        if let Err(LogError::DiskFull { .. }) = created {
+            remove_files(fs, dir, &segment)?;
         }
-        let index = fs.create(index_path).map_err(|e| LogError::of("create", index_path, &e))?;
-        let store = store::create(fs, store_path, &header)
-            .map_err(|e| LogError::of("create", store_path, &e))?;
-        fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
+        let (store, index) = created?;
         let extent = Extent::empty(&header);
-        Ok(Writer { segment: Arc::new(segment), extent, store, index })
+        let reserved = extent.end_position;
+        Ok(Writer { segment: Arc::new(segment), extent, store, index, reserved })
+    }
+
+    fn create_files(fs: &dyn Fs, dir: &Path, segment: &Segment) -> Result<Files, LogError> {
+        let (store_path, index_path) = (&segment.store_path, &segment.index_path);
+        let index = fs.create(index_path).map_err(|e| LogError::of("create", index_path, &e))?;
+        let store = store::create(fs, store_path, &segment.header)?;
+        fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
+        Ok((store, index))
     }
 
     /// Goes on behind `view`.
@@ -52,7 +66,8 @@ impl Writer {
         let View { segment, extent } = view;
         let open = |path: &Path| fs.open(path).map_err(|e| LogError::of("open", path, &e));
         let (store, index) = (open(&segment.store_path)?, open(&segment.index_path)?);
-        Ok(Writer { segment, extent, store, index })
+        let reserved = store.len().map_err(|e| LogError::of("read", &segment.store_path, &e))?;
+        Ok(Writer { segment, extent, store, index, reserved })
     }
 
     /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any
@@ -66,7 +81,12 @@ impl Writer {
 
     /// Writes `frames` behind the extent, not yet durably. If that fails the extent stays as it
     /// was.
-    pub(crate) fn write(&mut self, frames: &[Frame], durable: u64) -> Result<(), LogError> {
+    pub(crate) fn write(
+        &mut self,
+        frames: &[Frame],
+        durable: u64,
+        segment_bytes: u64,
+    ) -> Result<(), LogError> {
         let mut extent = self.extent;
         let mut rows = Vec::with_capacity(frames.len() * index::ROW_BYTES as usize);
         let mut headers: Vec<[u8; FRAME_HEADER_BYTES]> = Vec::with_capacity(frames.len());
@@ -83,7 +103,30 @@ impl Writer {
         self.store
             .write_at(&parts, self.extent.end_position)
             .map_err(|e| LogError::of("write", &self.segment.store_path, &e))?;
+        let group_bytes = extent.end_position - self.extent.end_position;
         self.extent = extent;
+        if group_bytes < RESERVE_FOR_BYTES && extent.end_position > self.reserved {
+            self.reserve(segment_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros behind the extent, to be synced with it. A file that grows has its new length recorded by every
+    /// sync, which takes a second write; into room that is there a sync writes just the frames. Small groups gain
+    /// most by that; large ones would only be written twice.
+    fn reserve(&mut self, segment_bytes: u64) -> Result<(), LogError> {
+        let end = self.extent.end_position;
+        let wanted = end.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let bytes = wanted.min(segment_bytes.saturating_sub(end));
+        let zeros = vec![0; usize::try_from(bytes).expect("it is limited")];
+        match self.store.write_at(&[&zeros], end) {
+            Ok(()) => self.reserved = end + bytes,
+            Err(error) => match LogError::of("write", &self.segment.store_path, &error) {
+                // What there is was enough for the frames.
+                LogError::DiskFull { .. } => self.reserved = end,
+                stopped => return Err(stopped),
+            },
+        }
         Ok(())
     }
 
@@ -99,6 +142,7 @@ impl Writer {
             .set_len(extent.end_position)
             .map_err(|e| LogError::of("cut", &self.segment.store_path, &e))?;
         self.extent = extent;
+        self.reserved = extent.end_position;
         self.sync()
     }
 
@@ -148,8 +192,8 @@ impl Writer {
     /// Ends the segment. Its index becomes durable too, so that rows of frames that were cut away,
     /// or of a write that failed, do not come back: a sealed segment's index is trusted as far as
     /// its checksums go.
-    pub(crate) fn seal(&self) -> Result<(), LogError> {
-        self.sync()?;
+    pub(crate) fn seal(&mut self) -> Result<(), LogError> {
+        self.cut(self.extent)?;
         let path = &self.segment.index_path;
         self.index
             .set_len(self.extent.rows * index::ROW_BYTES)
@@ -160,4 +204,17 @@ impl Writer {
     pub(crate) fn view(&self) -> View {
         View { segment: Arc::clone(&self.segment), extent: self.extent }
     }
+}
+
+/// Removes the files of a segment, if there are any, durably.
+fn remove_files(fs: &dyn Fs, dir: &Path, segment: &Segment) -> Result<(), LogError> {
+    for path in [&segment.store_path, &segment.index_path] {
+        match fs.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LogError::of("remove", path, &e));
+            }
+            _ => {}
+        }
+    }
+    fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
 }

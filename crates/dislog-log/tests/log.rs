@@ -239,18 +239,48 @@ fn a_full_disk_refuses_and_the_log_goes_on_once_there_is_room() {
     let (log, _) = open(&fs);
     fill(&log, 20);
     fs.arm(SimFaults { space_bytes: Some(100), ..SimFaults::default() });
-    let values = [value(20, 0)];
-    log.stage(vec![batch(&log, &values)]).unwrap();
+    // Some of these find room that was made before.
+    let mut refused = None;
+    while refused.is_none() {
+        let frame = batch(&log, &[value(log.bounds().end_offset, 0)]);
+        log.stage(vec![frame]).unwrap();
+        refused = log.flush().err();
+    }
+    assert!(matches!(refused, Some(LogError::DiskFull { .. })));
     assert!(matches!(log.flush(), Err(LogError::DiskFull { .. })));
-    assert!(matches!(log.flush(), Err(LogError::DiskFull { .. })));
-    assert_eq!(read_all(&log, 0, 100), expected(0..21), "reads go on");
+    let (durable, end) = (log.bounds().durable_raft_index, log.bounds().end_offset);
+    assert_eq!(durable + 1, end, "one frame is staged");
+    assert_eq!(read_all(&log, 0, 100), expected(0..end), "reads go on");
     fs.arm(SimFaults { space_bytes: Some(0), ..SimFaults::default() });
-    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..20), "a full disk can be opened");
+    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..durable), "a full disk can be opened");
     fs.arm(SimFaults::default());
     log.flush().unwrap();
     fill(&log, 20);
     fs.crash();
-    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..41));
+    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..end + 20));
+}
+
+#[test]
+fn small_frames_are_written_into_room_that_was_made_before() {
+    let fs = SimFs::new(15);
+    let config = Config { segment_bytes: 1 << 20, ..Config::default() };
+    let (log, _) = Log::open(Arc::new(fs.clone()), &dir(), config).unwrap();
+    let len = || fs.content(&files(&fs, "store")[0]).len();
+    let mut lengths = std::collections::BTreeSet::new();
+    for _ in 0..500 {
+        fill(&log, 1);
+        lengths.insert(len());
+    }
+    assert!(lengths.len() < 10, "500 appends gave the file {} lengths", lengths.len());
+    assert!(len() as u64 > log.size_bytes(), "there is room");
+    fs.crash();
+    let (log, recovery) = open(&fs);
+    assert_eq!((recovery.torn_bytes, recovery.damage), (0, None), "room is no unfinished write");
+    assert_eq!(read_all(&log, 0, 1 << 20), expected(0..500));
+    // The smaller segments of this configuration: the next frame seals the segment.
+    fill(&log, 1);
+    let sealed = fs.content(&files(&fs, "store")[0]).len() as u64;
+    assert_eq!(log.sealed_segments()[0].bytes, sealed, "a sealed segment has no room left");
 }
 
 #[test]
