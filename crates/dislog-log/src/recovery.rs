@@ -360,8 +360,8 @@ struct DamageEnd {
     raft_index: u64,
 }
 
-/// How much of a store's end is an unfinished write: all of it, or nothing if it is zeros, which is room that the writer
-/// made for frames to come.
+/// How much of a store's end is an unfinished write: all of it, or nothing if it is zeros, which is
+/// room that the writer made for frames to come.
 fn torn_bytes(file: &dyn File, range: Range<u64>) -> io::Result<u64> {
     let mut buffer = vec![0; ZEROS_READ_BYTES];
     let mut position = range.start;

@@ -78,7 +78,8 @@ impl StoreHeader {
     }
 }
 
-/// Reads the header of a store; `None` if neither copy is sound, or the store ends before its first frame could begin.
+/// Reads the header of a store; `None` if neither copy is sound, or the store ends before its first
+/// frame could begin.
 pub(crate) fn read_header(file: &dyn File) -> io::Result<Option<StoreHeader>> {
     let mut bytes = [0; STORE_HEADER_BYTES as usize];
     let whole = file.read_at(&mut bytes, 0)? == bytes.len();

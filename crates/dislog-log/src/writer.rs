@@ -16,7 +16,8 @@ const REWRITE_BYTES: usize = 1 << 20;
 /// Groups smaller than this find room that was written before: see [`Writer::reserve`].
 const RESERVE_FOR_BYTES: u64 = 64 << 10;
 
-/// How much room is made at least, so that it is worth the trouble, and at most, so that it takes no time.
+/// How much room is made at least, so that it is worth the trouble, and at most, so that it takes
+/// no time.
 const RESERVE_BYTES_MIN: u64 = 16 << 10;
 const RESERVE_BYTES_MAX: u64 = 1 << 20;
 
@@ -38,8 +39,8 @@ pub(crate) struct Writer {
 type Files = (Arc<dyn File>, Arc<dyn File>);
 
 impl Writer {
-    /// Creates a segment and makes its name durable. A full disk leaves nothing of it behind: the segment before it may
-    /// yet take frames, and then another would begin where this one did not.
+    /// Creates a segment and makes its name durable. A full disk leaves nothing of it behind: the
+    /// segment before it may yet take frames, and then another would begin where this one did not.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, header: StoreHeader) -> Result<Writer, LogError> {
         let segment = Segment::new(dir, header);
         remove_files(fs, dir, &segment)?;
@@ -111,9 +112,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes zeros behind the extent, to be synced with it. A file that grows has its new length recorded by every
-    /// sync, which takes a second write; into room that is there a sync writes just the frames. Small groups gain
-    /// most by that; large ones would only be written twice.
+    /// Writes zeros behind the extent, to be synced with it. A file that grows has its new length
+    /// recorded by every sync, which takes a second write; into room that is there a sync writes
+    /// just the frames. Small groups gain most by that; large ones would only be written twice.
     fn reserve(&mut self, segment_bytes: u64) -> Result<(), LogError> {
         let end = self.extent.end_position;
         let wanted = end.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);

@@ -35,7 +35,8 @@ use crate::args::{Args, Command};
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output, Stop, note};
 
-/// Keeps memory that was freed: the system's allocator gives large buffers back and pays for every page again.
+/// Keeps memory that was freed: the system's allocator gives large buffers back and pays for every
+/// page again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
