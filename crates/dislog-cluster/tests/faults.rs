@@ -293,7 +293,8 @@ async fn a_disk_that_fills_refuses_appends_and_takes_trims() {
         }
     };
     assert_eq!(refused, AppendError::DiskFull);
-    assert!((5..11).contains(&appended), "{appended}");
+    // Some of them went into room that was made when there was space.
+    assert!((5..20).contains(&appended), "{appended}");
     assert_eq!(log.trim(2).await.unwrap(), 2);
     assert_eq!(read_all(&log, 2).await.len() as u64, appended - 2);
     fs.arm(SimFaults::default());
@@ -382,7 +383,9 @@ async fn a_damaged_log_is_read_around_the_damage_and_not_written() {
     let checkpoint = dir.join("checkpoint");
     fs.remove(&checkpoint).unwrap();
     let store = dir.join("00000000000000000000.store");
-    let middle = fs.content(&store).len() / 2;
+    // Behind the frames there are zeros: room for more.
+    let end = fs.content(&store).iter().rposition(|&byte| byte != 0).unwrap();
+    let middle = end / 2;
     fs.flip_bit(&store, middle, 3);
     let cluster = open_sim(&fs, &clock).unwrap();
     let log = cluster.partition(&id("a")).unwrap();

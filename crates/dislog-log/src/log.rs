@@ -529,7 +529,7 @@ impl fmt::Debug for Log {
     }
 }
 
-/// The payload of a trim frame.
+/// The payload of a trim frame: the first offset to keep.
 #[must_use]
 pub fn trim_payload(start_offset: u64) -> Bytes {
     Bytes::copy_from_slice(&start_offset.to_le_bytes())

@@ -176,11 +176,6 @@ impl StateMachine {
     }
 }
 
-/// The payload of a trim: the first offset to keep.
-pub(crate) fn trim_payload(offset: u64) -> Bytes {
-    Bytes::copy_from_slice(&offset.to_le_bytes())
-}
-
 fn trim_offset(payload: &[u8]) -> Option<u64> {
     payload.try_into().ok().map(u64::from_le_bytes)
 }

@@ -1,6 +1,7 @@
 //! The state machine: what follows from a log follows from any checkpoint on the way, too.
 
 use bytes::Bytes;
+use dislog_log::trim_payload;
 use dislog_types::batch::{ProducerStamp, stamp};
 use dislog_types::{BatchBuilder, Compression, Record};
 use proptest::collection::vec;

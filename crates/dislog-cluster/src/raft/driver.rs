@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A turn of the loop: wait for an input, take all there are, pump each group that was touched.
-//! Nothing in it blocks but the wait itself, so one slow disk or one busy group holds nobody up,
-//! and an idle node's driver does not run at all: the wait has a time-out only if something is due
-//! at a time.
+//! Nothing in it blocks but the wait itself and, as long as there are no peers, a sync that is the
+//! only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait has a
+//! time-out only if something is due at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -66,6 +66,9 @@ struct Driver {
     next_tick: Option<Instant>,
     closing: Option<Vec<oneshot::Sender<()>>>,
     sync_threads: Vec<JoinHandle<()>>,
+    /// For the syncs that the driver does itself.
+    tools: Tools,
+    syncs_under_way: usize,
     lock: Option<fs::File>,
 }
 
@@ -79,9 +82,12 @@ pub(crate) fn start(config: DriverConfig) -> io::Result<Sender<Input>> {
     };
     let (threads, sync_threads) = SyncThreads::start(config.sync_threads, tools)?;
     let driver = Driver {
+        tools: tools(),
+        syncs_under_way: 0,
         inputs,
         rim: Rim {
             threads,
+            syncs: Vec::new(),
             transport: config.transport,
             disk: DiskSpace::new(config.fs, config.data_dir),
             now_ms: config.clock.now_ms(),
@@ -130,6 +136,7 @@ impl Driver {
             self.tick();
             self.touched.extend(self.deadlines.due(self.rim.now_ms));
             self.pump();
+            self.begin_syncs();
         }
         self.finish();
     }
@@ -171,6 +178,7 @@ impl Driver {
                 }
             },
             Input::Synced(synced) => {
+                self.syncs_under_way -= 1;
                 if let Some((group, rim)) = self.touch(synced.group) {
                     group.synced(synced, rim);
                 }
@@ -252,6 +260,24 @@ impl Driver {
             }
         }
         self.touched = touched;
+    }
+
+    /// Hands the syncs of this turn to the threads. A single one, with no other under way, is done
+    /// here and now: nothing else could be decided before it ends that would not wait for the next,
+    /// and two changes of threads are saved. Not with peers, who must hear from this node however
+    /// slow its disk is.
+    fn begin_syncs(&mut self) {
+        while self.rim.syncs.len() == 1 && self.syncs_under_way == 0 && self.next_tick.is_none() {
+            let job = self.rim.syncs.pop().expect("there is one");
+            self.syncs_under_way += 1;
+            let synced = self.tools.sync(&job);
+            self.take(Input::Synced(synced));
+            self.pump();
+        }
+        for job in self.rim.syncs.drain(..) {
+            self.syncs_under_way += 1;
+            self.rim.threads.sync(job);
+        }
     }
 
     fn close(&mut self, done: Option<oneshot::Sender<()>>) {

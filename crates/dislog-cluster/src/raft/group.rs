@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
-use dislog_log::{Frame, Kind, LogError};
+use dislog_log::{Frame, Kind, LogError, trim_payload};
 use dislog_types::batch::stamp;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, SoftState, StateRole};
@@ -38,7 +38,7 @@ use crate::partition::progress::Progress;
 use crate::partition::retention::RetentionPolicy;
 use crate::partition::sequencer::{Admission, Sequencer};
 use crate::partition::shared::{Fault, Life, Shared};
-use crate::partition::state_machine::{Effect, StateMachine, trim_payload};
+use crate::partition::state_machine::{Effect, StateMachine};
 use crate::partition::upkeep::{Next, Upkeep};
 
 /// How long a group that is to end waits for appends under way to be committed.
@@ -506,11 +506,11 @@ impl Group {
         self.shared.publish(Progress { start_offset, committed_offset, ended: false });
     }
 
-    fn begin_sync(&mut self, rim: &Rim) {
+    fn begin_sync(&mut self, rim: &mut Rim) {
         let Some(log) = &self.shared.log else { return };
         if let Some(vote) = self.persist.begin(rim.now_ms) {
             let vote = vote.map(|vote| (self.dir.clone(), vote));
-            rim.threads.sync(SyncJob { group: self.number(), log: log.clone(), vote });
+            rim.syncs.push(SyncJob { group: self.number(), log: log.clone(), vote });
         }
     }
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use dislog_log::fs::Fs;
 
-use super::sync_threads::SyncThreads;
+use super::sync_threads::{SyncJob, SyncThreads};
 use super::transport::Transport;
 use crate::settings::DISK_HEADROOM_BYTES;
 
 /// See the module.
 pub(super) struct Rim {
     pub(super) threads: SyncThreads,
+    /// Syncs to be begun at the end of the turn.
+    pub(super) syncs: Vec<SyncJob>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) disk: DiskSpace,
     /// Unix milliseconds, as of the input being handled.

@@ -2,7 +2,8 @@
 //!
 //! The driver hands a job over and goes on; the outcome comes back through its channel. The driver
 //! gives at most one [`SyncJob`] and one [`UpkeepJob`] per log at a time, so the queues here are
-//! bounded by the number of logs. Syncs go first: somebody waits for them.
+//! bounded by the number of logs. Syncs go first: somebody waits for them. A sync that is the only
+//! one may be done by the driver itself, with the same [`Tools`].
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -159,9 +160,9 @@ impl Queue {
 }
 
 impl Tools {
-    fn sync(&self, job: &SyncJob) -> Synced {
-        // produce 7: write and sync everything staged, on a thread of its own; the vote first, if
-        // there is one.
+    /// Does a sync; blocks.
+    pub(super) fn sync(&self, job: &SyncJob) -> Synced {
+        // produce 7: write and sync everything staged; the vote first, if there is one.
         let result = guarded("sync", job.log_name(), || {
             if let Some((dir, vote)) = &job.vote {
                 vote_file::write(&*self.fs, dir, *vote)
