@@ -123,12 +123,12 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn head(&mut self, name: &str, help: &str) {
-        let _infallible = write!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _infallible = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, help);
+        self.head(name, "gauge", help);
         let _infallible = writeln!(self.text, "{name} {value}");
     }
 
@@ -148,12 +148,15 @@ impl Metrics {
                     status.term,
                     u64::from(leads),
                     u64::from(status.fault.is_some()),
+                    status.counters.records,
+                    status.counters.bytes,
+                    status.counters.syncs,
                 ];
                 rows.push((id, values));
             }
         }
-        for (column, (name, help)) in PARTITION_GAUGES.iter().enumerate() {
-            self.head(name, help);
+        for (column, (name, kind, help)) in PARTITION_METRICS.iter().enumerate() {
+            self.head(name, kind, help);
             for (PartitionId { topic, partition }, values) in &rows {
                 // Topic names have no characters that a label would have to escape.
                 let labels = format!("topic=\"{topic}\",partition=\"{partition}\"");
@@ -163,17 +166,21 @@ impl Metrics {
     }
 }
 
-const PARTITION_GAUGES: [(&str, &str); 7] = [
-    ("dislog_partition_start_offset", "The first offset still in the log."),
-    ("dislog_partition_committed_offset", "One past the last committed record."),
-    ("dislog_partition_size_bytes", "Bytes on disk."),
-    ("dislog_partition_segments", "Segments on disk."),
-    ("dislog_partition_term", "The Raft term."),
-    ("dislog_partition_leads", "Whether this node leads the partition."),
+const PARTITION_METRICS: [(&str, &str, &str); 10] = [
+    ("dislog_partition_start_offset", "gauge", "The first offset still in the log."),
+    ("dislog_partition_committed_offset", "gauge", "One past the last committed record."),
+    ("dislog_partition_size_bytes", "gauge", "Bytes on disk."),
+    ("dislog_partition_segments", "gauge", "Segments on disk."),
+    ("dislog_partition_term", "gauge", "The Raft term."),
+    ("dislog_partition_leads", "gauge", "Whether this node leads the partition."),
     (
         "dislog_partition_faulty",
+        "gauge",
         "Whether the partition cannot be written for damage or a failed disk.",
     ),
+    ("dislog_log_records_total", "counter", "Records committed since the node was started."),
+    ("dislog_log_bytes_total", "counter", "Bytes of the batches committed since then."),
+    ("dislog_log_flushes_total", "counter", "Times the log was written and synced since then."),
 ];
 
 /// The resident memory of this process, where the system tells it in `/proc`.

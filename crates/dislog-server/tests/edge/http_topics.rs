@@ -65,6 +65,8 @@ async fn the_node_tells_how_it_is() {
         "dislog_ready 1",
         "dislog_partition_committed_offset{topic=\"t\",partition=\"0\"} 2",
         "dislog_partition_leads{topic=\"t\",partition=\"0\"} 1",
+        "dislog_log_records_total{topic=\"t\",partition=\"0\"} 2",
+        "# TYPE dislog_log_flushes_total counter",
     ] {
         assert!(page.lines().any(|given| given == line), "{line} is not in\n{page}");
     }
