@@ -13,10 +13,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// synced.
 pub(crate) fn replace(fs: &dyn Fs, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = temporary_path(path);
-    match fs.remove(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    fs.remove_if_there(&temporary)?;
     let file = fs.create(&temporary)?;
     file.write_at(&[content], 0)?;
     file.sync_data()?;

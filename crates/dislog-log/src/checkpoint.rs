@@ -89,12 +89,7 @@ pub(crate) fn write(
     checkpoint: &StoredCheckpoint,
 ) -> Result<(), LogError> {
     let (path, new_path) = (dir.join(NAME), dir.join(NEW_NAME));
-    match fs.remove(&new_path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(LogError::of("remove", &new_path, &e));
-        }
-        _ => {}
-    }
+    fs.remove_if_there(&new_path).map_err(|e| LogError::of("remove", &new_path, &e))?;
     let file = fs.create(&new_path).map_err(|e| LogError::of("create", &new_path, &e))?;
     file.write_at(&[&checkpoint.encode()], 0).map_err(|e| LogError::of("write", &new_path, &e))?;
     file.sync_data().map_err(|e| LogError::of(SYNC, &new_path, &e))?;

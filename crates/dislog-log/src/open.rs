@@ -84,12 +84,7 @@ fn repair(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<Writer, LogErr
 
 fn remove_leftovers(fs: &dyn Fs, dir: &Path, examined: &Examined) -> Result<(), LogError> {
     for path in &examined.leftovers {
-        match fs.remove(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::of("remove", path, &e));
-            }
-            _ => {}
-        }
+        fs.remove_if_there(path).map_err(|e| LogError::of("remove", path, &e))?;
     }
     // A segment whose creation was not finished must not come back beside what is written now.
     fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
@@ -110,11 +105,7 @@ fn write_rows(fs: &dyn Fs, segment: &ExaminedSegment) -> Result<(), LogError> {
     let Some(rows) = &segment.rows else {
         return Ok(());
     };
-    let file = match fs.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(path),
-        other => other,
-    };
-    let file = file.map_err(|e| LogError::of("open", path, &e))?;
+    let file = fs.open_or_create(path).map_err(|e| LogError::of("open", path, &e))?;
     // Written over what is there before it is cut: a full disk has room for that.
     let written = index::append(&*file, 0, rows).and_then(|()| file.set_len(rows.len() as u64));
     written.map_err(|e| LogError::of("write", path, &e))?;

@@ -196,11 +196,8 @@ impl Segment {
                 None => return Err(self.damaged(position, end_offset, extent.end_offset)),
             }
         }
-        let file = match fs.open(&self.index_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(&self.index_path),
-            other => other,
-        };
-        let mapped = file
+        let mapped = fs
+            .open_or_create(&self.index_path)
             .and_then(|file| index::append(&*file, 0, &rows))
             .and_then(|()| Index::map(fs, &self.index_path, self.header, extent.rows));
         let in_memory = || Index::of(Arc::new(MemoryRows(rows)), self.header, extent.rows);

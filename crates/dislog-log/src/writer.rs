@@ -210,12 +210,7 @@ impl Writer {
 /// Removes the files of a segment, if there are any, durably.
 fn remove_files(fs: &dyn Fs, dir: &Path, segment: &Segment) -> Result<(), LogError> {
     for path in [&segment.store_path, &segment.index_path] {
-        match fs.remove(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(LogError::of("remove", path, &e));
-            }
-            _ => {}
-        }
+        fs.remove_if_there(path).map_err(|e| LogError::of("remove", path, &e))?;
     }
     fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
 }

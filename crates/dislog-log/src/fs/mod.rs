@@ -40,6 +40,20 @@ pub trait Fs: Debug + Send + Sync {
     fn available_bytes(&self, path: &Path) -> io::Result<u64>;
     /// A random number, to tell things apart that have the same name.
     fn random(&self) -> u64;
+    /// Removes a file, if there is one.
+    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+    /// Opens a file to read and write, or creates it, empty, if there is none.
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        match self.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(path),
+            other => other,
+        }
+    }
     /// Maps the first `len` bytes of a file to read them; later writes within show through. It may
     /// be shorter than `len`; only what is within the file may be copied.
     fn map(&self, path: &Path, len: u64) -> io::Result<Arc<dyn Mapping>>;
