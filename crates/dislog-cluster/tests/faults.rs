@@ -284,6 +284,8 @@ async fn a_disk_that_fills_refuses_appends_and_takes_trims() {
     let log = create(&cluster, "a", TopicChange::default()).await;
     let space_bytes = Some(DISK_HEADROOM_BYTES + (100 << 10));
     fs.arm(SimFaults { space_bytes, ..SimFaults::default() });
+    // The disk is asked again after a while.
+    clock.advance(1_000);
     let value = "x".repeat(10_000);
     let mut appended: u64 = 0;
     let refused = loop {

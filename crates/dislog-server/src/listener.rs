@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use dislog_proto::v1::log_server::{LogServer, SERVICE_NAME as LOG};
 use http::{Request, Response, header};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +23,7 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 
 use crate::budget::Budgeted;
-use crate::grpc::MESSAGE_BYTES_MAX;
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
 use crate::node::Node;
 use crate::preface::{Prefixed, Protocol, detect};
 
@@ -64,7 +66,9 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// What answers requests.
 #[derive(Clone)]
 pub(crate) struct Services {
-    /// Those of content type `application/grpc`.
+    /// Those for records: they are the many, and go straight to their service.
+    pub(crate) log: LogServer<LogService>,
+    /// Others of content type `application/grpc`.
     pub(crate) grpc: Router,
     /// All others.
     pub(crate) http: Router,
@@ -228,26 +232,42 @@ impl Drop for Counted {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type AnswerBody = Either<tonic::body::Body, Body>;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Incoming>> for Services {
-    type Response = Response<Body>;
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         if !is_grpc(&request) {
-            return Box::pin(self.http.clone().call(request.map(Body::new)));
+            let answering = self.http.clone().call(request.map(Body::new));
+            return Box::pin(async { Ok(answering.await?.map(Either::Right)) });
         }
         let (head, body) = request.into_parts();
         let (body, hold) = Budgeted::new(body, self.node.budget.clone(), MESSAGE_BYTES_MAX);
+        if is_of_log(head.uri.path()) {
+            let answering = self.log.clone().call(Request::from_parts(head, body));
+            return Box::pin(async move {
+                let answer = answering.await?.map(Either::Left);
+                drop(hold);
+                Ok(answer)
+            });
+        }
         let answering = self.grpc.clone().call(Request::from_parts(head, Body::new(body)));
         Box::pin(async move {
-            let answer = answering.await;
+            let answer = answering.await?.map(Either::Right);
             drop(hold);
-            answer
+            Ok(answer)
         })
     }
+}
+
+fn is_of_log(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(LOG));
+    method.is_some_and(|method| method.starts_with('/'))
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {

@@ -85,8 +85,12 @@ impl Server {
             started_ms: append::now_ms(),
             config,
         });
-        let services =
-            Services { grpc: grpc::router(&node)?, http: http::router(&node), node: node.clone() };
+        let services = Services {
+            log: grpc::log(&node),
+            grpc: grpc::router(&node)?,
+            http: http::router(&node),
+            node: node.clone(),
+        };
         tracing::info!(%addr, advertise = %node.address, node_id = %node.id(), "serving");
         let serving = tokio::spawn(listener::serve(listener, services));
         Ok(Server { addr, node, closing, serving })

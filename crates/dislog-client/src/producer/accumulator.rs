@@ -50,12 +50,13 @@ impl Accumulator {
         }
     }
 
-    /// Adds a record that holds `bytes_held` of the buffer.
+    /// Adds a record that holds `bytes_held` of the buffer. The time is asked for if it begins a
+    /// batch.
     pub(super) fn push(
         &mut self,
         record: &Record,
         bytes_held: usize,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Result<Pushed, Error> {
         self.check()?;
         if let Some(open) = &mut self.open
@@ -69,7 +70,7 @@ impl Accumulator {
             return Ok(Pushed { delivery, wake: filled, filled });
         }
         let filled = self.seal();
-        let batch = Batch::begin(record, bytes_held, self.expected_bytes, now);
+        let batch = Batch::begin(record, bytes_held, self.expected_bytes, now());
         let delivery = batch.delivery_of_last();
         self.last = Some(batch.waiting());
         self.open = Some(batch);

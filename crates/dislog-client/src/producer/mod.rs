@@ -69,7 +69,7 @@ pub struct ProducerOptions {
     /// Bytes of records that may be accepted and not yet acknowledged; `send` waits for room.
     /// Records count with their content and 64 bytes each. 32 MiB.
     pub buffer_bytes_max: usize,
-    /// Batches of one partition that may be under way at once: 1 to 32. 8.
+    /// Batches of one partition that may be under way at once: 1 to 32. 16.
     pub in_flight_max: usize,
     /// How long the delivery of a record is tried, from when its batch was begun. 120 s.
     pub delivery_timeout: Duration,
@@ -85,7 +85,7 @@ impl Default for ProducerOptions {
             batch_bytes_max: 256 << 10,
             linger: Duration::from_millis(5),
             buffer_bytes_max: 32 << 20,
-            in_flight_max: 8,
+            in_flight_max: 16,
             delivery_timeout: Duration::from_secs(120),
             idempotent: true,
         }
@@ -210,19 +210,13 @@ impl Producer {
         let bytes = self.bytes_held(&record)?;
         let lanes = self.lanes().await?;
         let room = &self.inner.room;
-        let permit = match room.try_acquire_many(bytes) {
-            Ok(permit) => permit,
-            Err(_) => {
-                // Nobody will add to the batches that hold the room while everybody waits for it.
-                lanes.seal_all();
-                room.acquire_many(bytes).await.map_err(|_| Error::Closed)?
-            }
-        };
+        // Whatever holds the room is under way, or will be once nothing else of its partition is.
+        let permit = room.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
         if record.created_ms == 0 {
             record.created_ms = SystemClock.now_ms();
         }
         let lane = lanes.lane_of(&record);
-        let pushed = lane.shared.lock().push(&record, bytes as usize, Instant::now())?;
+        let pushed = lane.shared.lock().push(&record, bytes as usize, Instant::now)?;
         permit.forget();
         if pushed.wake {
             lane.shared.wake.notify_one();

@@ -55,7 +55,7 @@ fn records_gather_until_a_batch_is_full() {
     let mut accumulator = Accumulator::new(1000);
     let now = Instant::now();
     let mut push =
-        |bytes: usize| accumulator.push(&Record::new(vec![7; bytes]), bytes, now).unwrap();
+        |bytes: usize| accumulator.push(&Record::new(vec![7; bytes]), bytes, || now).unwrap();
     assert!(push(400).wake, "a batch was begun");
     let second = push(400);
     assert!(!second.wake && !second.filled);
@@ -73,7 +73,7 @@ fn records_gather_until_a_batch_is_full() {
 fn an_idle_producer_does_not_linger() {
     let mut accumulator = Accumulator::new(1000);
     let now = Instant::now();
-    accumulator.push(&Record::new("a"), 1, now).unwrap();
+    accumulator.push(&Record::new("a"), 1, || now).unwrap();
     assert!(accumulator.take_ready(now, LINGER, true).is_some());
 }
 
@@ -82,7 +82,7 @@ fn a_record_larger_than_a_batch_travels_alone() {
     let mut accumulator = Accumulator::new(100);
     let now = Instant::now();
     for bytes in [10, 5_000, 10] {
-        accumulator.push(&Record::new(vec![1; bytes]), bytes, now).unwrap();
+        accumulator.push(&Record::new(vec![1; bytes]), bytes, || now).unwrap();
     }
     let counts: Vec<u32> =
         std::iter::from_fn(|| accumulator.take_ready(now, LINGER, true).map(|b| b.record_count()))
@@ -94,14 +94,14 @@ fn a_record_larger_than_a_batch_travels_alone() {
 fn a_failure_refuses_records_until_resumed_and_closing_for_ever() {
     let mut accumulator = Accumulator::new(1000);
     let now = Instant::now();
-    accumulator.push(&Record::new("a"), 1, now).unwrap();
+    accumulator.push(&Record::new("a"), 1, || now).unwrap();
     assert_eq!(accumulator.fail(Error::TopicNotFound("no".into())).len(), 1);
-    let refused = accumulator.push(&Record::new("b"), 1, now).unwrap_err();
+    let refused = accumulator.push(&Record::new("b"), 1, || now).unwrap_err();
     assert!(matches!(refused, Error::Abandoned { .. }), "{refused}");
     accumulator.resume();
-    accumulator.push(&Record::new("c"), 1, now).unwrap();
+    accumulator.push(&Record::new("c"), 1, || now).unwrap();
     accumulator.close();
-    assert_eq!(accumulator.push(&Record::new("d"), 1, now).unwrap_err(), Error::Closed);
+    assert_eq!(accumulator.push(&Record::new("d"), 1, || now).unwrap_err(), Error::Closed);
     assert!(!accumulator.is_finished());
     assert!(accumulator.take_ready(now, LINGER, false).is_some());
     assert!(accumulator.is_finished());
@@ -113,7 +113,7 @@ async fn deliveries_of_a_batch_are_dense() {
     let now = Instant::now();
     let mut deliveries = VecDeque::new();
     for value in ["a", "b", "c"] {
-        deliveries.push_back(accumulator.push(&Record::new(value), 1, now).unwrap().delivery);
+        deliveries.push_back(accumulator.push(&Record::new(value), 1, || now).unwrap().delivery);
     }
     let batch = accumulator.take_ready(now, LINGER, true).unwrap();
     assert_eq!(batch.resolve(Ok(Appended { partition: 2, offset: 40, timestamp_ms: 9 })), 3);

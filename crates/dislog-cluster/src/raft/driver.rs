@@ -75,11 +75,7 @@ struct Driver {
 /// Starts a driver without groups; it ends after [`Input::Close`].
 pub(crate) fn start(config: DriverConfig) -> io::Result<Sender<Input>> {
     let (sender, inputs) = mpsc::channel();
-    let tools = || Tools {
-        fs: Arc::clone(&config.fs),
-        data_dir: config.data_dir.clone(),
-        results: sender.clone(),
-    };
+    let tools = || Tools { fs: Arc::clone(&config.fs), results: sender.clone() };
     let (threads, sync_threads) = SyncThreads::start(config.sync_threads, tools)?;
     let driver = Driver {
         tools: tools(),

@@ -146,7 +146,7 @@ impl Group {
             self.sequencer.as_ref().ok_or_else(|| AppendError::NoLeader(self.shared.id.clone()))?;
         let admission = sequencer.admit(&append.header, append.expected_offset, rim.now_ms)?;
         if let Admission::Append(_) = admission {
-            let has_room = rim.disk.has_room(append.batch.len() as u64);
+            let has_room = rim.disk.has_room(append.batch.len() as u64, rim.now_ms);
             if self.persist.is_disk_full() && has_room {
                 self.persist.retry_now();
             }
@@ -274,27 +274,26 @@ impl Group {
 
     /// What was staged and not written by now never will be.
     pub(super) fn let_go(&mut self, rim: &mut Rim) {
-        rim.disk.settle(self.persist.failed(), None);
+        rim.disk.dropped(self.persist.failed());
     }
 
     /// A sync ended.
     pub(super) fn synced(&mut self, synced: Synced, rim: &mut Rim) {
         self.shared.tally.syncs.fetch_add(1, Ordering::Relaxed);
         match synced.result {
-            _ if self.stopped => rim.disk.settle(self.persist.failed(), synced.available_bytes),
+            _ if self.stopped => rim.disk.dropped(self.persist.failed()),
             Ok(()) => {
                 if self.persist.is_disk_full() {
                     self.shared.health().disk_full = false;
                 }
                 let (ready, bytes) = self.persist.succeeded();
-                rim.disk.settle(bytes, synced.available_bytes);
+                rim.disk.written(bytes);
                 self.persisted(ready, rim);
                 if let Some(log) = &self.shared.log {
                     self.upkeep.segments(log.segment_count());
                 }
             }
             Err(error @ LogError::DiskFull { .. }) => {
-                rim.disk.settle(0, synced.available_bytes);
                 self.persist.found_no_room(rim.now_ms);
                 self.shared.health().disk_full = true;
                 if let Some(ending) = &mut self.ending {
@@ -304,8 +303,7 @@ impl Group {
                 self.opened = None;
             }
             Err(error) => {
-                let bytes = self.persist.failed();
-                rim.disk.settle(bytes, synced.available_bytes);
+                rim.disk.dropped(self.persist.failed());
                 self.stop(fault(&error));
             }
         }
@@ -322,7 +320,6 @@ impl Group {
 
     /// A piece of upkeep ended.
     pub(super) fn kept(&mut self, kept: Kept, rim: &mut Rim) {
-        rim.disk.settle(0, kept.available_bytes);
         match kept.result {
             Ok(due) => {
                 let after = self.upkeep.succeeded(due);

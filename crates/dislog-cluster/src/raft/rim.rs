@@ -22,29 +22,48 @@ pub(super) struct Rim {
 }
 
 /// What the disk has left, less what is on its way there.
+///
+/// The disk is asked once in a while, not after every sync: in between, what this node writes is
+/// counted, and what others write takes at most [`ASK_INTERVAL_MS`] to be seen.
 pub(super) struct DiskSpace {
     fs: Arc<dyn Fs>,
     data_dir: PathBuf,
     available_bytes: u64,
     /// Bytes staged and not yet written.
     on_the_way_bytes: u64,
+    /// Bytes written since the disk was asked.
+    written_bytes: u64,
+    asked_ms: i64,
 }
+
+/// How old an answer of the disk may become.
+const ASK_INTERVAL_MS: i64 = 1_000;
 
 impl DiskSpace {
     pub(super) fn new(fs: Arc<dyn Fs>, data_dir: PathBuf) -> DiskSpace {
-        let mut disk = DiskSpace { fs, data_dir, available_bytes: 0, on_the_way_bytes: 0 };
-        disk.measure();
-        disk
+        DiskSpace {
+            fs,
+            data_dir,
+            available_bytes: 0,
+            on_the_way_bytes: 0,
+            written_bytes: 0,
+            asked_ms: i64::MIN,
+        }
     }
 
     /// Whether `bytes` more leave the headroom free. Asks the disk before it says no, so that freed
     /// space is seen at once.
-    pub(super) fn has_room(&mut self, bytes: u64) -> bool {
+    pub(super) fn has_room(&mut self, bytes: u64, now_ms: i64) -> bool {
+        let fresh = self.asked_ms..self.asked_ms.saturating_add(ASK_INTERVAL_MS);
         let wanted = bytes.saturating_add(DISK_HEADROOM_BYTES);
-        if self.free_bytes() >= wanted {
+        if fresh.contains(&now_ms) && self.free_bytes() >= wanted {
             return true;
         }
-        self.measure();
+        // A disk that doesn't say what it has left is taken to have room: the write itself will
+        // tell.
+        self.available_bytes = self.fs.available_bytes(&self.data_dir).unwrap_or(u64::MAX);
+        self.written_bytes = 0;
+        self.asked_ms = now_ms;
         self.free_bytes() >= wanted
     }
 
@@ -53,19 +72,18 @@ impl DiskSpace {
         self.on_the_way_bytes += bytes;
     }
 
-    /// Takes note of bytes that were written, or never will be, and of what the disk said it has
-    /// left then.
-    pub(super) fn settle(&mut self, bytes: u64, available_bytes: Option<u64>) {
+    /// Takes note of staged bytes that were written.
+    pub(super) fn written(&mut self, bytes: u64) {
         self.on_the_way_bytes -= bytes;
-        self.available_bytes = available_bytes.unwrap_or(self.available_bytes);
+        self.written_bytes += bytes;
+    }
+
+    /// Takes note of staged bytes that never will be.
+    pub(super) fn dropped(&mut self, bytes: u64) {
+        self.on_the_way_bytes -= bytes;
     }
 
     fn free_bytes(&self) -> u64 {
-        self.available_bytes.saturating_sub(self.on_the_way_bytes)
-    }
-
-    /// A disk that doesn't say what it has left is taken to have room: the write itself will tell.
-    fn measure(&mut self) {
-        self.available_bytes = self.fs.available_bytes(&self.data_dir).unwrap_or(u64::MAX);
+        self.available_bytes.saturating_sub(self.written_bytes + self.on_the_way_bytes)
     }
 }

@@ -32,8 +32,6 @@ pub(super) struct SyncJob {
 pub(crate) struct Synced {
     pub(super) group: u64,
     pub(super) result: Result<(), LogError>,
-    /// What the disk has left; `None` if it did not say.
-    pub(super) available_bytes: Option<u64>,
 }
 
 /// Upkeep of a log.
@@ -57,7 +55,6 @@ pub(super) enum UpkeepTask {
 pub(crate) struct Kept {
     pub(super) group: u64,
     pub(super) result: Result<Due, LogError>,
-    pub(super) available_bytes: Option<u64>,
 }
 
 /// The threads. A cheap handle.
@@ -81,7 +78,6 @@ struct Jobs {
 /// What the threads work with.
 pub(super) struct Tools {
     pub(super) fs: Arc<dyn Fs>,
-    pub(super) data_dir: PathBuf,
     pub(super) results: Sender<Input>,
 }
 
@@ -170,7 +166,7 @@ impl Tools {
             }
             job.log.flush().map(|_| ())
         });
-        Synced { group: job.group, result, available_bytes: self.available_bytes() }
+        Synced { group: job.group, result }
     }
 
     fn upkeep(&self, job: UpkeepJob) -> Kept {
@@ -182,11 +178,7 @@ impl Tools {
             UpkeepTask::Trim(checkpoint) => log.trim(&checkpoint).map(|()| Due::default()),
             UpkeepTask::Retention(policy, moment) => Ok(retention::evaluate(&log, policy, moment)),
         });
-        Kept { group, result, available_bytes: self.available_bytes() }
-    }
-
-    fn available_bytes(&self) -> Option<u64> {
-        self.fs.available_bytes(&self.data_dir).ok()
+        Kept { group, result }
     }
 }
 

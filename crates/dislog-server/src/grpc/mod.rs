@@ -26,14 +26,16 @@ use crate::node::{Node, topic_name};
 /// The most bytes of one message: a batch and the fields around it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
 
-/// All gRPC services of a node.
+/// The service for records.
+pub(crate) fn log(node: &Node) -> LogServer<LogService> {
+    LogServer::new(LogService { node: node.clone() }).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// All other gRPC services of a node.
 pub(crate) fn router(node: &Node) -> Result<Router, Error> {
-    let log = LogServer::new(LogService { node: node.clone() })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let admin = AdminServer::new(admin::AdminService { node: node.clone() });
     let health = HealthServer::new(health::HealthService { node: node.clone() });
-    let routes = Routes::new(log)
-        .add_service(admin)
+    let routes = Routes::new(admin)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -46,7 +48,8 @@ fn reflection() -> Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-struct LogService {
+/// `log.v1.Log`.
+pub(crate) struct LogService {
     node: Node,
 }
 

@@ -37,11 +37,11 @@ pub(crate) async fn run(args: ConsumeArgs, output: &mut Output) -> Outcome {
     let content = Content::new(common.seed, common.record_bytes);
     let records = (args.bytes / common.record_bytes).max(1) as u64;
     note(&format!("adding {records} records to {}", target.name()));
-    fill(&args, &target, content, records).await?;
+    fill(&args, &target, &content, records).await?;
 
     note(&"reading them, again and again");
-    let warm_up = read_rounds(&args, &target, content, records, common.warm_up).await?;
-    let measured = read_rounds(&args, &target, content, records, common.duration).await?;
+    let warm_up = read_rounds(&args, &target, &content, records, common.warm_up).await?;
+    let measured = read_rounds(&args, &target, &content, records, common.duration).await?;
     limits_after(&mut limits, &target, common, None).await?;
 
     let rate = measured.records as f64 / measured.elapsed.as_secs_f64();
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: ConsumeArgs, output: &mut Output) -> Outcome {
 async fn fill(
     args: &ConsumeArgs,
     target: &Target,
-    content: Content,
+    content: &Content,
     records: u64,
 ) -> Result<(), Failure> {
     let producer = target.client()?.producer(target.topic(), args.batches.options())?;
@@ -95,7 +95,7 @@ struct Rounds {
 async fn read_rounds(
     args: &ConsumeArgs,
     target: &Target,
-    content: Content,
+    content: &Content,
     records: u64,
     at_least: Duration,
 ) -> Result<Rounds, Failure> {
@@ -105,7 +105,7 @@ async fn read_rounds(
     let (started, mut read) = (Instant::now(), 0);
     while read == 0 || started.elapsed() < at_least {
         let mut consumer = client.consumer(target.topic(), 0, options.clone())?;
-        let mut verifier = Verifier::new(content, 1);
+        let mut verifier = Verifier::new(content.clone(), 1);
         verify(&mut consumer, &mut verifier).await?;
         read += verifier.finish(&[records]).map_err(wrong)?;
     }

@@ -48,8 +48,8 @@ pub(crate) async fn run(args: E2eArgs, output: &mut Output) -> Outcome {
     let pace = Pace::new(rate, window);
     let (dues, arriving) = mpsc::channel(ON_THEIR_WAY_MAX);
     let client = target.client()?;
-    let adding = add(&client, &target, content, args.batches.options(), pace, dues);
-    let following = follow(&target, content, arriving, &tally);
+    let adding = add(&client, &target, &content, args.batches.options(), pace, dues);
+    let following = follow(&target, &content, arriving, &tally);
     let (added, verified_records) = tokio::try_join!(adding, following)?;
     assert_eq!(added, verified_records, "every record added was waited for");
     limits_after(&mut limits, &target, common, None).await?;
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: E2eArgs, output: &mut Output) -> Outcome {
 async fn add(
     client: &Client,
     target: &Target,
-    content: Content,
+    content: &Content,
     options: ProducerOptions,
     pace: Pace,
     dues: mpsc::Sender<Instant>,
@@ -106,14 +106,14 @@ async fn add(
 /// Waits for every record that was due. Returns how many came.
 async fn follow(
     target: &Target,
-    content: Content,
+    content: &Content,
     mut dues: mpsc::Receiver<Instant>,
     tally: &Tally,
 ) -> Result<u64, Failure> {
     let options =
         ConsumerOptions { start: Start::Offset(0), end: End::Never, ..ConsumerOptions::default() };
     let mut consumer = target.client()?.consumer(target.topic(), 0, options)?;
-    let mut verifier = Verifier::new(content, 1);
+    let mut verifier = Verifier::new(content.clone(), 1);
     while let Some(due) = dues.recv().await {
         let Some(record) = consumer.next().await? else { break };
         tally.done(due);

@@ -1,12 +1,14 @@
-//! `dislog bench produce`: adding records, one request at a time or in batches, as fast as answers
-//! come or at a rate.
+//! `dislog bench produce`: adding records, one at a time or in batches, as fast as they are
+//! acknowledged or at a rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dislog_client::{Client, Compression, Consumer, Delivery, Error, ProducerOptions, Record};
+use dislog_client::{
+    Client, Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -21,15 +23,15 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output, note};
 use crate::quantity::parse_duration;
 
-/// Requests that may be under way at once in an open loop, unless `--clients` says otherwise.
-/// Records that are due beyond that wait, and their waiting counts.
+/// Records that may be under way at once in an open loop, unless `--clients` says otherwise.
+/// Those that are due beyond that wait, and their waiting counts.
 const OPEN_LOOP_CLIENTS: usize = 256;
 
 /// The most clients: each is a task.
 const CLIENTS_MAX: u64 = 100_000;
 
-/// Clients that share a connection, as requests of a busy program do.
-const CLIENTS_PER_CONNECTION: usize = 64;
+/// Clients whose requests share a connection, as those of a busy program do.
+const CLIENTS_PER_CONNECTION: usize = 256;
 
 /// Deliveries whose outcome is awaited; far more than fit a producer's buffer.
 const DELIVERIES_MAX: usize = 1 << 20;
@@ -47,8 +49,11 @@ pub(crate) struct ProduceArgs {
     /// adds its next record when the last one is acknowledged (closed loop)]
     #[arg(long, value_name = "NUMBER", value_parser = super::parse_rate)]
     rate: Option<f64>,
-    /// Let clients add records in batches, many at once
+    /// Let clients send a request for each record, instead of keeping a stream open
     #[arg(long)]
+    unary: bool,
+    /// Let clients add records in batches, many at once
+    #[arg(long, conflicts_with = "unary")]
     batched: bool,
     #[command(flatten)]
     batches: BatchArgs,
@@ -65,7 +70,7 @@ pub(crate) struct BatchArgs {
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = parse_duration)]
     linger: Duration,
     /// Batches under way at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     in_flight: usize,
     /// How batches are compressed: none, lz4 or zstd
     #[arg(long, value_name = "NAME", default_value = "none")]
@@ -161,11 +166,11 @@ pub(crate) async fn run(args: ProduceArgs, output: &mut Output) -> Outcome {
     let syncs_before = target.syncs().await;
     let window = Window::from_now(common.warm_up, common.duration);
     let tally = Arc::new(Tally::new(window));
-    let acknowledged = drive(&args, &target, content, &tally).await?;
+    let acknowledged = drive(&args, &target, &content, &tally).await?;
     let syncs = target.syncs().await.zip(syncs_before).and_then(|(now, then)| now.since(then));
 
     note(&"reading everything back");
-    let verified_records = read_back(&target, content, &acknowledged).await?;
+    let verified_records = read_back(&target, &content, &acknowledged).await?;
     let records_per_sync = syncs.map(|(count, _)| verified_records as f64 / count as f64);
     let group_bytes = match records_per_sync {
         Some(records) if args.batched => (records * common.record_bytes as f64) as usize,
@@ -198,7 +203,11 @@ fn title(args: &ProduceArgs) -> String {
         1 => "1 client".to_owned(),
         clients => format!("{clients} clients"),
     };
-    let how = if args.batched { "in batches" } else { "a record a request" };
+    let how = match (args.batched, args.unary) {
+        (true, _) => "in batches",
+        (_, true) => "a request for each record",
+        _ => "one record after the other",
+    };
     let pace = if args.rate.is_some() { "open loop" } else { "closed loop" };
     format!("produce, {clients}, {how}, {pace}")
 }
@@ -238,7 +247,7 @@ fn shares(args: &ProduceArgs, tally: &Tally, limits: &Limits) -> Vec<Share> {
 async fn drive(
     args: &ProduceArgs,
     target: &Target,
-    content: Content,
+    content: &Content,
     tally: &Arc<Tally>,
 ) -> Result<Vec<u64>, Failure> {
     let clients = clients(args);
@@ -250,13 +259,18 @@ async fn drive(
             connection = target.client()?;
         }
         let (client, topic) = (connection.clone(), target.topic().to_owned());
-        let (pace, tally, options) = (pace.clone(), tally.clone(), args.batches.options());
+        let source = Source { content: content.clone(), maker: maker as u64, pace: pace.clone() };
+        let tally = tally.clone();
+        if args.unary {
+            tasks.spawn(async move { (maker, by_requests(&client, &topic, source, &tally).await) });
+            continue;
+        }
+        let producer = client.producer(&topic, args.batches.options())?;
         let batched = args.batched;
         tasks.spawn(async move {
-            let made = if batched {
-                in_batches(&client, &topic, content, maker as u64, options, &pace, tally).await
-            } else {
-                one_by_one(&client, &topic, content, maker as u64, &pace, &tally).await
+            let made = match batched {
+                true => in_batches(&producer, source, tally).await,
+                false => one_by_one(&producer, source, &tally).await,
             };
             (maker, made)
         });
@@ -270,17 +284,29 @@ async fn drive(
     Ok(acknowledged)
 }
 
-async fn one_by_one(
-    client: &Client,
-    topic: &str,
+/// What one client adds, and when.
+struct Source {
     content: Content,
     maker: u64,
-    pace: &Pace,
+    pace: Pace,
+}
+
+impl Source {
+    /// The client's record `number`, and when it is due. `None` at the end.
+    async fn next(&self, number: u64) -> Option<(Instant, Record)> {
+        let due = self.pace.next().await?;
+        Some((due, Record::new(self.content.record(self.maker, number))))
+    }
+}
+
+async fn by_requests(
+    client: &Client,
+    topic: &str,
+    source: Source,
     tally: &Tally,
 ) -> Result<u64, Error> {
     let mut number = 0;
-    while let Some(due) = pace.next().await {
-        let record = Record::new(content.record(maker, number));
+    while let Some((due, record)) = source.next(number).await {
         client.produce(topic, 0, vec![record], None).await?;
         tally.done(due);
         number += 1;
@@ -288,21 +314,23 @@ async fn one_by_one(
     Ok(number)
 }
 
-async fn in_batches(
-    client: &Client,
-    topic: &str,
-    content: Content,
-    maker: u64,
-    options: ProducerOptions,
-    pace: &Pace,
-    tally: Arc<Tally>,
-) -> Result<u64, Error> {
-    let producer = client.producer(topic, options)?;
+async fn one_by_one(producer: &Producer, source: Source, tally: &Tally) -> Result<u64, Error> {
+    let mut number = 0;
+    while let Some((due, record)) = source.next(number).await {
+        producer.send(record).await?.await?;
+        tally.done(due);
+        number += 1;
+    }
+    producer.close().await?;
+    Ok(number)
+}
+
+async fn in_batches(producer: &Producer, source: Source, tally: Arc<Tally>) -> Result<u64, Error> {
     let (queue, deliveries) = mpsc::channel(DELIVERIES_MAX);
     let collecting = tokio::spawn(collect(deliveries, tally));
     let mut number = 0;
-    while let Some(due) = pace.next().await {
-        let delivery = producer.send(Record::new(content.record(maker, number))).await?;
+    while let Some((due, record)) = source.next(number).await {
+        let delivery = producer.send(record).await?;
         number += 1;
         if queue.send((due, delivery)).await.is_err() {
             break; // A delivery failed, and `close` says why.
@@ -356,11 +384,11 @@ pub(crate) async fn limits_after(
 /// Reads the topic and compares it with what was acknowledged.
 pub(crate) async fn read_back(
     target: &Target,
-    content: Content,
+    content: &Content,
     acknowledged: &[u64],
 ) -> Result<u64, Failure> {
     let mut consumer = target.client()?.consumer(target.topic(), 0, Default::default())?;
-    let mut verifier = Verifier::new(content, acknowledged.len());
+    let mut verifier = Verifier::new(content.clone(), acknowledged.len());
     verify(&mut consumer, &mut verifier).await?;
     verifier.finish(acknowledged).map_err(wrong)
 }
