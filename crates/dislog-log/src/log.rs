@@ -265,8 +265,10 @@ impl Log {
             if !now.is_empty() {
                 if let Err(error) = writer.write(now, durable, segment_bytes) {
                     // Whole frames of it may be in the file, and must not come to stand behind
-                    // others one day.
-                    writer.cut(writer.extent)?;
+                    // those that follow once there is room. After any other failure none follow.
+                    if let LogError::DiskFull { .. } = error {
+                        writer.cut(writer.extent)?;
+                    }
                     return Err(error);
                 }
                 writer.sync()?;
