@@ -1,9 +1,11 @@
 //! The log: a list of segments, of which the last is written, and a tail in memory.
 //!
 //! One mutex guards what everyone reads (`State`), held for moments and never during I/O. Another
-//! is held by whoever writes files (`Writer`): flush, truncate and trim take turns. Frames enter
-//! through `stage` into the tail, where they can be read at once; `flush` writes and syncs all that
-//! are staged, so that everyone who staged while the last sync ran shares the next one.
+//! is held by whoever writes files (`Writer`): flush, truncate and trim take turns. A third is held
+//! by whoever syncs, so that the next group can be written meanwhile; it is taken by the holder of
+//! the writer, and so syncs come in the order of their writes. Frames enter through `stage` into
+//! the tail, where they can be read at once; `flush` writes and syncs all that are staged, so that
+//! everyone who staged while the last sync ran shares the next one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -111,7 +113,18 @@ pub(crate) struct Shared {
     pub state: Mutex<State>,
     /// `None` in a log that was opened damaged.
     pub writer: Mutex<Option<Writer>>,
+    /// Held while a group is synced; taken after `writer`.
+    pub syncing: Mutex<()>,
     pub open_segments: OpenSegments,
+}
+
+/// What becomes of staged frames that find no room.
+#[derive(Clone, Copy)]
+enum OnFull {
+    /// They wait for it.
+    Keep,
+    /// They go, and those who staged them are told.
+    Drop,
 }
 
 /// What readers see.
@@ -152,7 +165,7 @@ impl Log {
         let header = BatchHeader::verify(&batch)?;
         let (frame, dropped) = {
             let mut state = self.state();
-            state.check_writable()?;
+            state.writable()?;
             let bounds = state.bounds;
             stamp(&mut batch, bounds.end_offset, TERM);
             let frame = Frame {
@@ -180,7 +193,7 @@ impl Log {
     /// If the frames do not extend the end: raft index, offset and timestamp.
     pub fn stage(&self, frames: Vec<Frame>) -> Result<(), LogError> {
         let mut state = self.state();
-        state.check_writable()?;
+        state.writable()?;
         for frame in frames {
             state.push(frame);
         }
@@ -193,13 +206,23 @@ impl Log {
     /// # Errors
     /// `DiskFull` leaves the frames staged; anything else ends the log's writes for good.
     pub fn flush(&self) -> Result<u64, LogError> {
-        let mut writer = self.writer();
         let target = self.state().bounds.last_raft_index;
-        self.flush_to(&mut writer, target)
+        self.flush_to(self.writer(), target, OnFull::Keep)
+    }
+
+    /// Writes what is staged while a sync runs, so that the next one finds it written. Does not wait
+    /// for the sync, or for anybody who writes: what it leaves, the next `flush` does.
+    pub fn write_ahead(&self) {
+        if let Ok(mut writer) = self.0.writer.try_lock()
+            && let Some(writer) = &mut *writer
+        {
+            // A failure that lasts is found again, and told, by the flush.
+            let _ = self.write(writer, false);
+        }
     }
 
     fn flush_until(&self, raft_index: u64, dropped: u64) -> Result<(), LogError> {
-        let mut writer = self.writer();
+        let writer = self.writer();
         {
             let state = self.state();
             if state.dropped != dropped {
@@ -210,49 +233,70 @@ impl Log {
             }
         }
         let target = self.state().bounds.last_raft_index;
-        let flushed = self.flush_to(&mut writer, target);
-        if matches!(flushed, Err(LogError::DiskFull { .. })) {
-            let mut state = self.state();
-            let durable = state.bounds.durable_raft_index;
-            if durable < raft_index {
-                state.drop_staged(durable + 1);
-                state.dropped += 1;
-            }
-        }
-        flushed.map(drop)
+        self.flush_to(writer, target, OnFull::Drop).map(drop)
     }
 
-    fn flush_to(&self, writer: &mut Option<Writer>, target: u64) -> Result<u64, LogError> {
+    fn flush_to<'a>(
+        &'a self,
+        mut writer: MutexGuard<'a, Option<Writer>>,
+        target: u64,
+        on_full: OnFull,
+    ) -> Result<u64, LogError> {
         loop {
-            let (frames, durable) = {
-                let state = self.state();
-                state.check_writable()?;
-                let durable = state.bounds.durable_raft_index;
-                if durable >= target {
-                    return Ok(durable);
-                }
-                (state.tail.after(durable, FLUSH_BYTES_MAX), durable)
-            };
-            let writer =
+            if let Some(durable) = self.reached(target)? {
+                return Ok(durable);
+            }
+            let active =
                 writer.as_mut().expect("only a damaged log has none, and it takes no frames");
-            if let Err(error) = self.write_group(writer, &frames, durable) {
-                if !matches!(error, LogError::DiskFull { .. }) {
-                    self.state().fault = Some(error.clone());
+            if let Err(error) = self.write(active, true) {
+                if let (LogError::DiskFull { .. }, OnFull::Drop) = (&error, on_full) {
+                    self.drop_unwritten(active);
                 }
                 return Err(error);
             }
+            let (view, store) = (active.view(), active.store());
+            let syncing = self.syncing();
+            drop(writer);
+            // The sync before this one may have failed.
+            self.state().writable()?;
+            store.sync_data().map_err(|error| {
+                self.stopped(LogError::of(SYNC, &view.segment.store_path, &error))
+            })?;
+            self.publish(view);
+            drop(syncing);
+            if let Some(durable) = self.reached(target)? {
+                return Ok(durable);
+            }
+            writer = self.writer();
         }
     }
 
-    /// Writes `frames` and syncs them, in as many segments as they need.
-    fn write_group(
-        &self,
-        writer: &mut Writer,
-        frames: &[Frame],
-        durable: u64,
-    ) -> Result<(), LogError> {
+    /// The last durable frame, if that is `target` or as far as there are frames.
+    fn reached(&self, target: u64) -> Result<Option<u64>, LogError> {
+        let bounds = self.state().writable()?;
+        let durable = bounds.durable_raft_index;
+        Ok(Some(durable).filter(|&durable| durable >= target.min(bounds.last_raft_index)))
+    }
+
+    /// Drops the staged frames that found no room.
+    fn drop_unwritten(&self, writer: &Writer) {
+        let mut state = self.state();
+        if state.bounds.last_raft_index >= writer.extent.end_raft_index {
+            state.drop_staged(writer.extent.end_raft_index);
+            state.dropped += 1;
+        }
+    }
+
+    /// Writes what is staged and not yet written, in as many segments as it needs if `may_roll`.
+    fn write(&self, writer: &mut Writer, may_roll: bool) -> Result<(), LogError> {
         let segment_bytes = self.segment_bytes();
-        let mut rest = frames;
+        let written = writer.extent.end_raft_index - 1;
+        let frames = {
+            let state = self.state();
+            state.writable()?;
+            state.tail.after(written, FLUSH_BYTES_MAX)
+        };
+        let mut rest = &frames[..];
         loop {
             let mut extent = writer.extent;
             let fitting = rest.iter().take_while(|frame| {
@@ -263,38 +307,48 @@ impl Log {
             });
             let (now, later) = rest.split_at(fitting.count());
             if !now.is_empty() {
-                if let Err(error) = writer.write(now, durable, segment_bytes) {
+                let durable = self.state().bounds.durable_raft_index;
+                writer.write(now, durable, segment_bytes).or_else(|error| {
                     // Whole frames of it may be in the file, and must not come to stand behind
                     // those that follow once there is room. After any other failure none follow.
                     if let LogError::DiskFull { .. } = error {
-                        writer.cut(writer.extent)?;
+                        writer.cut(writer.extent).map_err(|error| self.stopped(error))?;
                     }
-                    return Err(error);
-                }
-                writer.sync()?;
-                self.publish(writer, now);
+                    Err(self.stopped(error))
+                })?;
             }
-            if later.is_empty() {
+            if later.is_empty() || !may_roll {
                 return Ok(());
             }
-            self.roll(writer)?;
+            self.roll(writer).map_err(|error| self.stopped(error))?;
             rest = later;
         }
     }
 
-    /// Makes what `writer` synced known to readers.
-    fn publish(&self, writer: &Writer, frames: &[Frame]) {
+    /// Takes note of a failure: but for a full disk it ends the log's writes for good.
+    fn stopped(&self, error: LogError) -> LogError {
+        if !matches!(error, LogError::DiskFull { .. }) {
+            self.state().fault.get_or_insert(error.clone());
+        }
+        error
+    }
+
+    /// Makes known to readers that the active segment is durable as far as `view`.
+    fn publish(&self, view: View) {
         let tail_bytes = self.0.config.lock().expect("no panic while it is held").tail_bytes;
         let mut state = self.state();
-        let durable = frames.last().map_or(0, |frame| frame.raft_index);
-        *state.views.last_mut().expect("a log has an active segment") = writer.view();
+        let durable = view.extent.end_raft_index - 1;
+        *state.views.last_mut().expect("a log has an active segment") = view;
         state.bounds.durable_raft_index = durable;
         state.tail.shrink(durable, tail_bytes);
     }
 
     /// Seals the active segment and begins another.
     fn roll(&self, writer: &mut Writer) -> Result<(), LogError> {
+        let _syncing = self.syncing();
+        self.state().writable()?;
         writer.seal()?;
+        self.publish(writer.view());
         let extent = writer.extent;
         let header = StoreHeader {
             segment_id: self.0.fs.random(),
@@ -317,22 +371,19 @@ impl Log {
     /// If the files cannot be cut; the log then takes no more writes.
     pub fn truncate(&self, raft_index: u64) -> Result<(), LogError> {
         let mut writer = self.writer();
-        let durable = {
-            let mut state = self.state();
-            state.check_writable()?;
-            assert!(raft_index >= state.bounds.first_raft_index, "a cut within the log");
-            let durable = state.bounds.durable_raft_index;
-            state.drop_staged(raft_index.max(durable + 1));
-            state.dropped += 1;
-            durable
-        };
-        if raft_index > durable {
+        let _syncing = self.syncing();
+        let mut state = self.state();
+        state.writable()?;
+        assert!(raft_index >= state.bounds.first_raft_index, "a cut within the log");
+        let writer = writer.as_mut().expect("only a damaged log has none, and it takes no cuts");
+        let unwritten = writer.extent.end_raft_index;
+        state.drop_staged(raft_index.max(unwritten));
+        state.dropped += 1;
+        drop(state);
+        if raft_index >= unwritten {
             return Ok(());
         }
-        let writer = writer.as_mut().expect("only a damaged log has none, and it takes no cuts");
-        self.cut_files(writer, raft_index).inspect_err(|error| {
-            self.state().fault = Some(error.clone());
-        })
+        self.cut_files(writer, raft_index).map_err(|error| self.stopped(error))
     }
 
     fn cut_files(&self, writer: &mut Writer, raft_index: u64) -> Result<(), LogError> {
@@ -480,11 +531,16 @@ impl Log {
     fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
         self.0.writer.lock().expect("no thread panics while it writes")
     }
+
+    fn syncing(&self) -> MutexGuard<'_, ()> {
+        self.0.syncing.lock().expect("no thread panics while it syncs")
+    }
 }
 
 impl State {
-    fn check_writable(&self) -> Result<(), LogError> {
-        self.fault.clone().map_or(Ok(()), Err)
+    /// The bounds, if the log takes writes.
+    fn writable(&self) -> Result<Bounds, LogError> {
+        self.fault.clone().map_or(Ok(self.bounds), Err)
     }
 
     fn push(&mut self, frame: Frame) {

@@ -43,6 +43,7 @@ pub(crate) fn open(
         config: Mutex::new(config),
         state: Mutex::new(state),
         writer: Mutex::new(writer),
+        syncing: Mutex::new(()),
         open_segments: OpenSegments::default(),
     }));
     Ok((log, recovery))

@@ -202,6 +202,12 @@ impl Writer {
         self.index.sync_data().map_err(|e| LogError::of(SYNC, path, &e))
     }
 
+    /// The store, to be synced without holding the writer.
+    pub(crate) fn store(&self) -> Arc<dyn File> {
+        Arc::clone(&self.store)
+    }
+
+    /// As far as it is written.
     pub(crate) fn view(&self) -> View {
         View { segment: Arc::clone(&self.segment), extent: self.extent }
     }

@@ -95,7 +95,7 @@ impl Model {
     }
 
     fn step(&mut self, log: &Log, random: &mut Random) -> Result<(), LogError> {
-        match random.below(20) {
+        match random.below(22) {
             0..8 => self.stage(log, random),
             8..15 => self.flush(log),
             15 => self.truncate(log, random),
@@ -106,6 +106,11 @@ impl Model {
                 let start_offset = bounds.start_offset;
                 let state = Bytes::from_static(b"state");
                 log.write_checkpoint(&Checkpoint { raft_index, start_offset, state })
+            }
+            18..20 => {
+                log.write_ahead();
+                // It does not tell of failures; whoever stages next hears of those that last.
+                log.stage(Vec::new())
             }
             _ => self.check_reads(log, random).map_or(Ok(()), |wrong| panic!("{wrong}")),
         }

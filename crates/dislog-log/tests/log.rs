@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod gated;
 mod support;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use dislog_log::fs::{Fs, RealFs, SimFaults, SimFs};
 use dislog_log::{Checkpoint, Config, Kind, Log, LogError, ReadError, trim_payload, verify};
 use dislog_types::{BatchBuilder, Compression, Record};
+use gated::GatedFs;
 use support::{batch, dir, files, next_batch, open, other, read_all, value, values_of};
 
 fn fill(log: &Log, records: u64) {
@@ -358,4 +360,93 @@ fn an_embedded_append_that_the_disk_has_no_room_for_never_happened() {
     fs.arm(SimFaults::default());
     assert_eq!(log.bounds().end_offset, 0);
     assert_eq!(log.append(make(), 1).unwrap().base_offset, 0);
+}
+
+/// Frames that share a segment, staged and not written.
+fn stage_two(log: &Log) {
+    let first = batch(log, &[value(log.bounds().end_offset, 0)]);
+    let second = next_batch(log, std::slice::from_ref(&first), &[value(first.end_offset(), 0)]);
+    log.stage(vec![first, second]).unwrap();
+}
+
+#[test]
+fn what_is_written_ahead_counts_once_it_is_synced() {
+    let fs = SimFs::new(15);
+    let (log, _) = open(&fs);
+    fill(&log, 3);
+    stage_two(&log);
+    log.write_ahead();
+    assert_eq!(log.bounds().durable_raft_index, 3);
+    fs.crash();
+    let (log, recovery) = open(&fs);
+    assert_eq!((recovery.damage, log.bounds().last_raft_index), (None, 3));
+    stage_two(&log);
+    log.write_ahead();
+    assert_eq!(log.flush().unwrap(), 5);
+    fs.crash();
+    assert_eq!(read_all(&open(&fs).0, 0, 100), expected(0..5));
+}
+
+#[test]
+fn what_is_written_ahead_can_be_truncated() {
+    for cut in 4..=6 {
+        let fs = SimFs::new(16);
+        let (log, _) = open(&fs);
+        fill(&log, 3);
+        stage_two(&log);
+        log.write_ahead();
+        log.stage(vec![batch(&log, &[value(5, 0)])]).unwrap();
+        log.truncate(cut).unwrap();
+        assert_eq!(log.bounds().last_raft_index, cut - 1);
+        fill(&log, 10 - log.bounds().end_offset);
+        fs.crash();
+        let (log, recovery) = open(&fs);
+        assert_eq!(recovery.damage, None);
+        assert_eq!(read_all(&log, 0, 1 << 20), expected(0..10));
+    }
+}
+
+#[test]
+fn writing_ahead_leaves_a_full_disk_to_the_flush() {
+    let fs = SimFs::new(17);
+    let (log, _) = open(&fs);
+    fill(&log, 3);
+    fs.arm(SimFaults { space_bytes: Some(10), ..SimFaults::default() });
+    // More than the room that was made before.
+    let large: Vec<String> = (0..200).map(|n| value(3 + n, 0)).collect();
+    log.stage(vec![batch(&log, &large)]).unwrap();
+    log.write_ahead();
+    assert!(matches!(log.flush(), Err(LogError::DiskFull { .. })));
+    fs.arm(SimFaults::default());
+    assert_eq!(log.flush().unwrap(), 4);
+    fs.crash();
+    assert_eq!(read_all(&open(&fs).0, 0, 1 << 20), expected(0..203));
+}
+
+#[test]
+fn the_next_group_is_written_while_one_is_synced() {
+    let fs = GatedFs::new(SimFs::new(18));
+    let config = Config { segment_bytes: 1 << 20, tail_bytes: 1 << 20 };
+    let (log, _) = Log::open(Arc::new(fs.clone()), &dir(), config).unwrap();
+    fill(&log, 1);
+    log.stage(vec![batch(&log, &[value(1, 0)])]).unwrap();
+    std::thread::scope(|scope| {
+        let syncing = fs.close_gate();
+        let first = scope.spawn(|| log.flush().unwrap());
+        syncing.entered();
+        let written = fs.written();
+        stage_two(&log);
+        log.write_ahead();
+        assert!(fs.written() > written, "the sync holds nobody up who writes");
+        assert_eq!(log.bounds().durable_raft_index, 1);
+        // A cut waits for the sync: what it covers stays, and what was written ahead goes.
+        let cut = scope.spawn(|| log.truncate(4).unwrap());
+        syncing.open_gate();
+        assert_eq!(first.join().unwrap(), 2);
+        cut.join().unwrap();
+    });
+    assert_eq!(log.bounds().last_raft_index, 3);
+    assert_eq!(log.flush().unwrap(), 3);
+    fs.crash();
+    assert_eq!(read_all(&open(&fs.sim()).0, 0, 1 << 20), expected(0..3));
 }

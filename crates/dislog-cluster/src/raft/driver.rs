@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A turn of the loop: wait for an input, take all there are, pump each group that was touched.
-//! Nothing in it blocks but the wait itself and, as long as there are no peers, a sync that is the
-//! only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait has a
+//! Nothing in it blocks but the wait itself and, as long as there are no peers, a small sync that
+//! is the only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait has a
 //! time-out only if something is due at a time.
 
 use std::collections::{BTreeSet, HashMap};
@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use super::group::{self, Group};
 pub(crate) use super::input::Input;
 use super::rim::{DiskSpace, Rim};
-use super::sync_threads::{SyncThreads, Tools};
+use super::sync_threads::{SyncJob, SyncThreads, Tools};
 use super::transport::Transport;
 use crate::error::ReadError;
 use crate::partition::shared::{Life, Shared};
@@ -39,6 +39,9 @@ const INPUTS_PER_TURN_MAX: usize = 1_024;
 /// The longest the driver sleeps towards a time of day: clocks are set, and then the time comes
 /// sooner.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
+
+/// Syncs of fewer bytes may be done by the driver.
+const SYNC_HERE_BYTES_MAX: u64 = 64 << 10;
 
 /// How often groups with peers are told of the passing of time.
 const TICK: Duration = Duration::from_millis(100);
@@ -258,12 +261,13 @@ impl Driver {
         self.touched = touched;
     }
 
-    /// Hands the syncs of this turn to the threads. A single one, with no other under way, is done
-    /// here and now: nothing else could be decided before it ends that would not wait for the next,
-    /// and two changes of threads are saved. Not with peers, who must hear from this node however
-    /// slow its disk is.
+    /// Hands the syncs of this turn to the threads. A single small one, with no other under way, is
+    /// done here and now: nothing else could be decided before it ends that would not wait for the
+    /// next, and two changes of threads are saved. Not a large one, during which the next can be
+    /// written; and not with peers, who must hear from this node however slow its disk is.
     fn begin_syncs(&mut self) {
-        while self.rim.syncs.len() == 1 && self.syncs_under_way == 0 && self.next_tick.is_none() {
+        let here = |syncs: &[SyncJob]| matches!(syncs, [job] if job.bytes < SYNC_HERE_BYTES_MAX);
+        while here(&self.rim.syncs) && self.syncs_under_way == 0 && self.next_tick.is_none() {
             let job = self.rim.syncs.pop().expect("there is one");
             self.syncs_under_way += 1;
             let synced = self.tools.sync(&job);

@@ -44,6 +44,10 @@ use crate::partition::upkeep::{Next, Upkeep};
 /// How long a group that is to end waits for appends under way to be committed.
 const END_WAIT_MS: i64 = 1_000;
 
+/// What waits for a sync to end is written meanwhile if it is so much: a copy into the page cache,
+/// but one that takes time.
+const WRITE_AHEAD_BYTES_MIN: u64 = 64 << 10;
+
 /// Sees every committed batch of a group, in order: once when the group is opened, and on as they
 /// come.
 pub(crate) trait Observer: Send {
@@ -505,9 +509,11 @@ impl Group {
 
     fn begin_sync(&mut self, rim: &mut Rim) {
         let Some(log) = &self.shared.log else { return };
-        if let Some(vote) = self.persist.begin(rim.now_ms) {
+        if let Some((bytes, vote)) = self.persist.begin(rim.now_ms) {
             let vote = vote.map(|vote| (self.dir.clone(), vote));
-            rim.syncs.push(SyncJob { group: self.number(), log: log.clone(), vote });
+            rim.syncs.push(SyncJob { group: self.number(), log: log.clone(), vote, bytes });
+        } else if self.persist.waiting_bytes() >= WRITE_AHEAD_BYTES_MIN {
+            log.write_ahead();
         }
     }
 

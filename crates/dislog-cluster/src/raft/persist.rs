@@ -54,18 +54,18 @@ impl Persist {
         self.staged.vote = Some(vote);
     }
 
-    /// Begins a sync if there is something to sync and it is time; returns the vote that goes with
-    /// it.
-    pub(super) fn begin(&mut self, now_ms: i64) -> Option<Option<Vote>> {
+    /// Begins a sync if there is something to sync and it is time; returns how many bytes and the
+    /// vote that go with it.
+    pub(super) fn begin(&mut self, now_ms: i64) -> Option<(u64, Option<Vote>)> {
         let waiting = self.disk_full.is_some_and(|full| now_ms < full.retry_ms);
         let idle = !self.staged.entries && self.staged.vote.is_none();
         if self.in_flight.is_some() || waiting || idle {
             return None;
         }
         let staged = std::mem::take(&mut self.staged);
-        let vote = staged.vote;
+        let begun = (staged.bytes, staged.vote);
         self.in_flight = Some((self.last_ready, staged));
-        Some(vote)
+        Some(begun)
     }
 
     /// The sync under way succeeded; returns the newest Ready that is durable now, and the bytes
@@ -119,6 +119,11 @@ impl Persist {
     /// Callers have waited for room long enough.
     pub(super) fn waited_enough(&self, now_ms: i64) -> bool {
         self.disk_full.is_some_and(|full| now_ms >= give_up_ms(full))
+    }
+
+    /// Bytes that wait for the sync under way to end.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        if self.is_syncing() { self.staged.bytes } else { 0 }
     }
 
     pub(super) fn is_syncing(&self) -> bool {

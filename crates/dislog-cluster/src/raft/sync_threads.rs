@@ -26,6 +26,8 @@ pub(super) struct SyncJob {
     pub(super) log: Log,
     /// Where the vote file is, and the vote to put there first.
     pub(super) vote: Option<(PathBuf, Vote)>,
+    /// Bytes of the entries.
+    pub(super) bytes: u64,
 }
 
 /// What a [`SyncJob`] came to.

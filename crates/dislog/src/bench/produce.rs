@@ -31,7 +31,7 @@ const OPEN_LOOP_CLIENTS: usize = 256;
 const CLIENTS_MAX: u64 = 100_000;
 
 /// Clients whose requests share a connection, as those of a busy program do.
-const CLIENTS_PER_CONNECTION: usize = 256;
+const CLIENTS_PER_CONNECTION: usize = 64;
 
 /// Deliveries whose outcome is awaited; far more than fit a producer's buffer.
 const DELIVERIES_MAX: usize = 1 << 20;
