@@ -210,8 +210,8 @@ impl Log {
         self.flush_to(self.writer(), target, OnFull::Keep)
     }
 
-    /// Writes what is staged while a sync runs, so that the next one finds it written. Does not wait
-    /// for the sync, or for anybody who writes: what it leaves, the next `flush` does.
+    /// Writes what is staged while a sync runs, so that the next one finds it written. Does not
+    /// wait for the sync, or for anybody who writes: what it leaves, the next `flush` does.
     pub fn write_ahead(&self) {
         if let Ok(mut writer) = self.0.writer.try_lock()
             && let Some(writer) = &mut *writer

@@ -9,8 +9,8 @@
 //!
 //! A turn of the loop: wait for an input, take all there are, pump each group that was touched.
 //! Nothing in it blocks but the wait itself and, as long as there are no peers, a small sync that
-//! is the only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait has a
-//! time-out only if something is due at a time.
+//! is the only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait
+//! has a time-out only if something is due at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
