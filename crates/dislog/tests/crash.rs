@@ -64,9 +64,13 @@ async fn kill_9_under_load_loses_and_doubles_nothing() {
             node.kill();
         }
         node = start(data_dir.path(), &door);
-        let from = if stop % WHOLE_LOG_EVERY == 0 { 0 } else { oracle.end().saturating_sub(TAIL) };
+        let whole = stop % WHOLE_LOG_EVERY == 0;
+        // Meanwhile the log would grow by more than was read.
+        load.pause(whole);
+        let from = if whole { 0 } else { oracle.end().saturating_sub(TAIL) };
         let promised = load.ledger.promised(from);
         let found = read_from(&client, from).await;
+        load.pause(false);
         if let Err(problem) = oracle.check(from, &found, &promised) {
             panic!("after stop {stop} of {crashes}: {problem}");
         }
@@ -211,31 +215,43 @@ impl Ledger {
 /// The writers.
 struct Load {
     ledger: Arc<Ledger>,
-    stop: watch::Sender<bool>,
+    orders: watch::Sender<Order>,
     writers: JoinSet<()>,
+}
+
+/// What the writers are to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Write,
+    Pause,
+    Stop,
 }
 
 impl Load {
     fn start(client: &Client) -> Load {
         let ledger = Ledger { promised: Mutex::default(), count: watch::channel(0).0 };
         let ledger = Arc::new(ledger);
-        let (stop, stopped) = watch::channel(false);
+        let (orders, order) = watch::channel(Order::Write);
         let mut writers = JoinSet::new();
         for number in 0..PRODUCERS {
             let options = ProducerOptions { partition: Some(0), ..ProducerOptions::default() };
             let producer = client.producer(TOPIC, options).unwrap();
-            writers.spawn(produce(number, producer, Arc::clone(&ledger), stopped.clone()));
+            writers.spawn(produce(number, producer, Arc::clone(&ledger), order.clone()));
         }
         for number in 0..UNARY_WRITERS {
             let (client, ledger) = (client.clone(), Arc::clone(&ledger));
-            writers.spawn(call(number, client, ledger, stopped.clone()));
+            writers.spawn(call(number, client, ledger, order.clone()));
         }
-        Load { ledger, stop, writers }
+        Load { ledger, orders, writers }
+    }
+
+    fn pause(&self, pause: bool) {
+        self.orders.send_replace(if pause { Order::Pause } else { Order::Write });
     }
 
     /// Ends the load once everything sent was answered.
     async fn finish(mut self) -> Arc<Ledger> {
-        self.stop.send_replace(true);
+        self.orders.send_replace(Order::Stop);
         while let Some(writer) = self.writers.join_next().await {
             writer.unwrap();
         }
@@ -248,11 +264,11 @@ async fn produce(
     number: usize,
     producer: Producer,
     ledger: Arc<Ledger>,
-    stopped: watch::Receiver<bool>,
+    mut order: watch::Receiver<Order>,
 ) {
     let mut pending = std::collections::VecDeque::new();
     for serial in 0.. {
-        if *stopped.borrow() {
+        if is_told_to_stop(&mut order).await {
             break;
         }
         let content = content("producer", number, serial);
@@ -270,9 +286,14 @@ async fn produce(
 }
 
 /// Calls without idempotence: a record whose outcome is unknown is never sent again.
-async fn call(number: usize, client: Client, ledger: Arc<Ledger>, stopped: watch::Receiver<bool>) {
+async fn call(
+    number: usize,
+    client: Client,
+    ledger: Arc<Ledger>,
+    mut order: watch::Receiver<Order>,
+) {
     for serial in 0.. {
-        if *stopped.borrow() {
+        if is_told_to_stop(&mut order).await {
             return;
         }
         let content = content("unary", number, serial);
@@ -283,6 +304,12 @@ async fn call(number: usize, client: Client, ledger: Arc<Ledger>, stopped: watch
             Err(error) => assert_eq!(error.outcome(), Outcome::Unknown, "{error}"),
         }
     }
+}
+
+/// Returns once a writer is to go on or to stop.
+async fn is_told_to_stop(order: &mut watch::Receiver<Order>) -> bool {
+    let order = order.wait_for(|order| *order != Order::Pause).await;
+    order.map_or(true, |order| *order == Order::Stop)
 }
 
 /// Unique, and of many lengths.
