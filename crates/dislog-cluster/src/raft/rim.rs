@@ -28,11 +28,10 @@ pub(super) struct Rim {
 pub(super) struct DiskSpace {
     fs: Arc<dyn Fs>,
     data_dir: PathBuf,
+    /// What the disk answered, less what was written since.
     available_bytes: u64,
     /// Bytes staged and not yet written.
     on_the_way_bytes: u64,
-    /// Bytes written since the disk was asked.
-    written_bytes: u64,
     asked_ms: i64,
 }
 
@@ -41,14 +40,8 @@ const ASK_INTERVAL_MS: i64 = 1_000;
 
 impl DiskSpace {
     pub(super) fn new(fs: Arc<dyn Fs>, data_dir: PathBuf) -> DiskSpace {
-        DiskSpace {
-            fs,
-            data_dir,
-            available_bytes: 0,
-            on_the_way_bytes: 0,
-            written_bytes: 0,
-            asked_ms: i64::MIN,
-        }
+        let asked_ms = i64::MIN;
+        DiskSpace { fs, data_dir, available_bytes: 0, on_the_way_bytes: 0, asked_ms }
     }
 
     /// Whether `bytes` more leave the headroom free. Asks the disk before it says no, so that freed
@@ -62,7 +55,6 @@ impl DiskSpace {
         // A disk that doesn't say what it has left is taken to have room: the write itself will
         // tell.
         self.available_bytes = self.fs.available_bytes(&self.data_dir).unwrap_or(u64::MAX);
-        self.written_bytes = 0;
         self.asked_ms = now_ms;
         self.free_bytes() >= wanted
     }
@@ -75,7 +67,7 @@ impl DiskSpace {
     /// Takes note of staged bytes that were written.
     pub(super) fn written(&mut self, bytes: u64) {
         self.on_the_way_bytes -= bytes;
-        self.written_bytes += bytes;
+        self.available_bytes = self.available_bytes.saturating_sub(bytes);
     }
 
     /// Takes note of staged bytes that never will be.
@@ -84,6 +76,6 @@ impl DiskSpace {
     }
 
     fn free_bytes(&self) -> u64 {
-        self.available_bytes.saturating_sub(self.written_bytes + self.on_the_way_bytes)
+        self.available_bytes.saturating_sub(self.on_the_way_bytes)
     }
 }

@@ -6,9 +6,9 @@
 //! 16  filling        from a pool of random bytes, beginning where maker and number say
 //! ```
 //!
-//! The pool is SplitMix64 (Steele, Lea, Flood 2014), seeded with the run's seed, and larger than
-//! what compression looks back on within a batch. It makes records nearly for free: what a
-//! benchmark spends on itself is missing where producer and server share the machine.
+//! The pool is SplitMix64 (Steele, Lea, Flood 2014), seeded with the run's seed. It makes records
+//! nearly for free: what a benchmark spends on itself is missing where producer and server share
+//! the machine. Fillings overlap, so compression finds repetitions in a batch of many records.
 
 use std::sync::Arc;
 
