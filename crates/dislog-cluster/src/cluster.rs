@@ -22,9 +22,10 @@ use crate::partition::Partition;
 use crate::partition::port::Port;
 use crate::partition::retention::RetentionPolicy;
 use crate::partition_dir;
+use crate::peers::routes::{Mailbags, Routes};
+use crate::peers::{Network, PeerFrame};
 use crate::raft::driver::{self, DriverConfig, Input};
 use crate::raft::open::OpenGroup;
-use crate::raft::transport::Alone;
 use crate::settings::{Config, Topic, TopicChange, TopicSettings};
 
 /// The size of the metadata's segments: it is small, and never trimmed.
@@ -76,17 +77,18 @@ impl Cluster {
         config: Config,
         fs: Arc<dyn Fs>,
         clock: Arc<dyn Clock>,
+        network: Arc<dyn Network>,
     ) -> Result<Cluster, OpenError> {
-        open(config, fs, clock, None)
+        open(config, fs, clock, network, None)
     }
 
     /// As `open`, on the real file system and clock.
     ///
     /// # Errors
     /// As `open`, and if another process has the directory open.
-    pub fn open_real(config: Config) -> Result<Cluster, OpenError> {
+    pub fn open_real(config: Config, network: Arc<dyn Network>) -> Result<Cluster, OpenError> {
         let lock = lock(&config.data_dir)?;
-        open(config, Arc::new(RealFs), Arc::new(SystemClock), Some(lock))
+        open(config, Arc::new(RealFs), Arc::new(SystemClock), network, Some(lock))
     }
 
     /// Random, born with the data directory.
@@ -188,6 +190,11 @@ impl Cluster {
         let _ = self.inner.reconciler.try_send(Wake::End);
     }
 
+    /// Takes a frame that a peer sent. Does not block.
+    pub fn receive(&self, frame: PeerFrame) {
+        tracing::debug!(from = frame.sender(), "a frame from a peer");
+    }
+
     /// Every partition has a leader that can serve (readiness); the names of those that have not,
     /// with the reason.
     #[must_use]
@@ -229,16 +236,18 @@ fn open(
     config: Config,
     fs: Arc<dyn Fs>,
     clock: Arc<dyn Clock>,
+    network: Arc<dyn Network>,
     lock: Option<fs::File>,
 ) -> Result<Cluster, OpenError> {
-    let Config { data_dir, topic_defaults, appends_in_flight_bytes_max, sync_threads } = config;
+    let Config { data_dir, topic_defaults, appends_in_flight_bytes_max, sync_threads, .. } = config;
     let partitions_dir = data_dir.join("partitions");
     make_dirs(&*fs, &data_dir, &partitions_dir).map_err(unusable(&data_dir))?;
     let node = node_file::open(&*fs, &data_dir)?;
+    let routes = Arc::new(Routes::new(node.node_id, network));
     let driver = driver::start(DriverConfig {
         fs: Arc::clone(&fs),
         clock: Arc::clone(&clock),
-        transport: Box::new(Alone),
+        transport: Box::new(Mailbags::new(Arc::clone(&routes))),
         data_dir: data_dir.clone(),
         sync_threads,
         lock,

@@ -29,6 +29,7 @@ mod metadata;
 mod node_file;
 mod partition;
 mod partition_dir;
+mod peers;
 mod raft;
 mod settings;
 
@@ -37,7 +38,8 @@ pub use error::{AppendError, OpenError, ReadError, TopicError};
 pub use partition::{
     Append, Appended, Counters, Partition, PendingAppend, Progress, Status, StoredBatch,
 };
+pub use peers::{Network, NoNetwork, PEER_FRAME_BYTES_MAX, Peer, PeerFrame, PeerFrameError};
 pub use settings::{
-    Config, DISK_HEADROOM_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic, TopicChange,
-    TopicSettings,
+    Config, DISK_HEADROOM_BYTES, Discovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic,
+    TopicChange, TopicSettings,
 };

@@ -35,6 +35,25 @@ pub struct Config {
     pub appends_in_flight_bytes_max: usize,
     /// Threads that write and sync logs.
     pub sync_threads: usize,
+    /// How the node finds its cluster and is found.
+    pub discovery: Discovery,
+}
+
+/// How a node finds its cluster and is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Where others reach the node: `host:port`.
+    pub address: String,
+    /// What people call it.
+    pub name: String,
+    /// What fails together with it: replicas are spread over racks. Empty: nothing known.
+    pub rack: String,
+    /// Nodes to ask for a cluster: `host:port`. Empty: the node forms one by itself, unless it
+    /// belongs to one already.
+    pub seeds: Vec<String>,
+    /// So many nodes, seeing each other and no cluster, form a new one. 0: a cluster is joined, not
+    /// formed.
+    pub bootstrap_expect: u32,
 }
 
 /// Settings of one topic.

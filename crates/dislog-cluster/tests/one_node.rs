@@ -7,7 +7,9 @@ mod node;
 
 use std::sync::Arc;
 
-use dislog_cluster::{AppendError, Cluster, OpenError, ReadError, TopicChange, TopicError};
+use dislog_cluster::{
+    AppendError, Cluster, NoNetwork, OpenError, ReadError, TopicChange, TopicError,
+};
 use dislog_log::fs::SimFs;
 use node::{
     TestClock, append, batch, config, create, data_dir, id, name, open_sim, read_all, stamped,
@@ -195,7 +197,7 @@ async fn retention_by_age_forgets_what_is_old() {
 #[tokio::test]
 async fn what_expires_goes_without_any_request() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
     let change = TopicChange { retention_ms: Some(50), ..TopicChange::default() };
     let log = create(&cluster, "a", change).await;
     append(&log, &["short-lived"]).await.unwrap();
@@ -282,7 +284,7 @@ async fn whoever_creates_a_topic_first_wins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_appends_at_once_are_dense_and_share_syncs() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
     let log = create(&cluster, "a", TopicChange::default()).await;
     let tasks: Vec<_> = (0..256)
         .map(|task| {
@@ -315,7 +317,7 @@ async fn many_appends_at_once_are_dense_and_share_syncs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_answers_every_append_under_way() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
     let log = create(&cluster, "a", TopicChange::default()).await;
     let tasks: Vec<_> = (0..64)
         .map(|_| {
@@ -338,7 +340,7 @@ async fn closing_answers_every_append_under_way() {
     for task in tasks {
         appended += task.await.unwrap();
     }
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
     let log = cluster.partition(&id("a")).unwrap();
     assert_eq!(log.progress().committed_offset, appended);
     cluster.close().await;
@@ -347,10 +349,13 @@ async fn closing_answers_every_append_under_way() {
 #[tokio::test]
 async fn a_directory_is_open_once() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
-    assert!(matches!(Cluster::open_real(config(dir.path())), Err(OpenError::InUse(_))));
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
+    assert!(matches!(
+        Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)),
+        Err(OpenError::InUse(_))
+    ));
     cluster.close().await;
-    let cluster = Cluster::open_real(config(dir.path())).unwrap();
+    let cluster = Cluster::open_real(config(dir.path()), Arc::new(NoNetwork)).unwrap();
     cluster.close().await;
 }
 
@@ -360,7 +365,7 @@ async fn an_append_larger_than_all_that_may_be_under_way_goes_alone() {
     let mut config = config(&data_dir());
     config.appends_in_flight_bytes_max = 1_000;
     let clock: Arc<TestClock> = clock;
-    let cluster = Cluster::open(config, Arc::new(fs), clock).unwrap();
+    let cluster = Cluster::open(config, Arc::new(fs), clock, Arc::new(NoNetwork)).unwrap();
     let log = create(&cluster, "a", TopicChange::default()).await;
     let value = "x".repeat(100_000);
     let both = (log.submit(batch(&[&value], None)), log.append(batch(&["y"], None)));

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{Cluster, OpenError, TopicSettings};
+use dislog_cluster::{Cluster, Discovery, NoNetwork, OpenError, TopicSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -126,9 +127,11 @@ async fn open(config: &Config) -> Result<Cluster, OpenError> {
         },
         appends_in_flight_bytes_max: appends_max,
         sync_threads: (2 * parallelism).min(SYNC_THREADS_MAX),
+        discovery: Discovery::default(),
     };
     let path = config.data_dir.clone();
-    let opening = tokio::task::spawn_blocking(move || Cluster::open_real(settings));
+    let opening =
+        tokio::task::spawn_blocking(move || Cluster::open_real(settings, Arc::new(NoNetwork)));
     opening.await.unwrap_or_else(|error| {
         Err(OpenError::Unusable { path, message: format!("opening it failed: {error}") })
     })

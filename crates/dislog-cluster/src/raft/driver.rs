@@ -135,6 +135,7 @@ impl Driver {
             self.tick();
             self.touched.extend(self.deadlines.due(self.rim.now_ms));
             self.pump();
+            self.rim.transport.flush();
             self.begin_syncs();
         }
         self.finish();

@@ -118,9 +118,11 @@ impl Group {
 
     /// A peer sent a message.
     pub(super) fn message(&mut self, message: PeerMessage) {
-        if !self.stopped
-            && let Err(error) = self.node.step(message.into_raft())
-        {
+        if self.stopped {
+            return;
+        }
+        let stepped = message.into_raft().map(|message| self.node.step(message));
+        if let Some(Err(error)) = stepped {
             tracing::debug!(partition = %self.shared.id, %error, "a peer's message was not taken");
         }
     }
@@ -314,7 +316,7 @@ impl Group {
     }
 
     // produce 8: Raft learns what is durable here, and so what is committed.
-    fn persisted(&mut self, ready: u64, rim: &Rim) {
+    fn persisted(&mut self, ready: u64, rim: &mut Rim) {
         self.node.on_persist_ready(ready);
         while self.outbox.front().is_some_and(|(number, _)| *number <= ready) {
             let (_, messages) = self.outbox.pop_front().expect("there is a first");
@@ -414,7 +416,7 @@ impl Group {
         Ok(())
     }
 
-    fn send(&self, messages: Vec<Message>, rim: &Rim) {
+    fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
         for message in messages {
             if let Some(message) = PeerMessage::from_raft(self.number(), message) {
                 rim.transport.send(message);

@@ -29,7 +29,6 @@ pub(crate) enum Input {
     /// A piece of upkeep ended.
     Kept(Kept),
     /// A peer sent a message.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a transport over the network sends it"))]
     Message(PeerMessage),
     /// Drive one more group; tell when it serves, or cannot.
     AddGroup(Box<Group>, mpsc::Sender<()>),

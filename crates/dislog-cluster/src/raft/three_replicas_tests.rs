@@ -35,7 +35,9 @@ struct Wires {
 }
 
 impl Transport for Hub {
-    fn send(&self, message: PeerMessage) {
+    fn flush(&mut self) {}
+
+    fn send(&mut self, message: PeerMessage) {
         let wires = self.0.lock().unwrap();
         if wires.isolated.contains(&message.from) || wires.isolated.contains(&message.to) {
             return;

@@ -1,79 +1,130 @@
 //! The seam to the other nodes: Raft messages in our own types.
 //!
 //! The types of the `raft` crate never leave this crate: their decoder must not see bytes from the
-//! network. What carries a [`PeerMessage`] encodes it in a form of its own. Messages may be lost,
+//! network. A [`PeerMessage`] is what travels, encoded as Protocol Buffers. Messages may be lost,
 //! doubled and reordered; Raft does not mind.
 //!
-//! Two twins: [`Alone`], for a node without peers, and in the tests a hub that connects drivers in
-//! one process.
+//! Two twins: the router of `crate::peers`, and in the tests a hub that connects drivers in one
+//! process.
 //!
-//! Left out: snapshots, and forwarded proposals (a follower refuses instead).
+//! Left out: forwarded proposals (a follower refuses instead).
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, Message, MessageType};
+use prost::{Enumeration, Message as Wire};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
 /// Takes messages to other nodes. Does not block and does not fail: what cannot be sent is dropped.
 pub(crate) trait Transport: Send {
-    /// Sends a message to the node `message.to`.
-    fn send(&self, message: PeerMessage);
+    /// Takes a message to the replica `message.to`.
+    fn send(&mut self, message: PeerMessage);
+
+    /// Sends off what was taken: the driver's turn is over.
+    fn flush(&mut self);
 }
 
-/// A node without peers: there is nobody to send to.
-#[derive(Debug)]
-pub(crate) struct Alone;
-
-impl Transport for Alone {
-    fn send(&self, message: PeerMessage) {
-        tracing::warn!(group = message.group, to = message.to, "no way to reach a peer");
-    }
-}
-
-/// One Raft message of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One Raft message of one group, from replica to replica.
+#[derive(Clone, PartialEq, Eq, Wire)]
 pub(crate) struct PeerMessage {
+    #[prost(uint64, tag = "1")]
     pub(crate) group: u64,
-    pub(crate) kind: PeerMessageKind,
+    #[prost(enumeration = "PeerMessageKind", tag = "2")]
+    pub(crate) kind: i32,
+    #[prost(uint64, tag = "3")]
     pub(crate) from: u64,
+    #[prost(uint64, tag = "4")]
     pub(crate) to: u64,
+    #[prost(uint64, tag = "5")]
     pub(crate) term: u64,
+    #[prost(uint64, tag = "6")]
     pub(crate) log_term: u64,
+    #[prost(uint64, tag = "7")]
     pub(crate) raft_index: u64,
+    #[prost(message, repeated, tag = "8")]
     pub(crate) entries: Vec<PeerEntry>,
+    #[prost(uint64, tag = "9")]
     pub(crate) commit: u64,
+    #[prost(uint64, tag = "10")]
     pub(crate) commit_term: u64,
+    #[prost(bool, tag = "11")]
     pub(crate) reject: bool,
+    #[prost(uint64, tag = "12")]
     pub(crate) reject_hint: u64,
+    #[prost(bytes = "bytes", tag = "13")]
     pub(crate) context: Bytes,
+    #[prost(sint64, tag = "14")]
     pub(crate) priority: i64,
+    #[prost(message, optional, tag = "15")]
+    pub(crate) snapshot: Option<PeerSnapshot>,
+    #[prost(uint64, tag = "16")]
+    pub(crate) request_snapshot: u64,
 }
 
 /// One entry in a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Wire)]
 pub(crate) struct PeerEntry {
+    #[prost(uint64, tag = "1")]
     pub(crate) term: u64,
+    #[prost(uint64, tag = "2")]
     pub(crate) raft_index: u64,
+    #[prost(bytes = "bytes", tag = "3")]
     pub(crate) context: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
     pub(crate) data: Bytes,
+    /// It changes the membership.
+    #[prost(bool, tag = "5")]
+    pub(crate) membership: bool,
+}
+
+/// Where a log starts: all that a replica needs whose peers no longer have what it lacks.
+#[derive(Clone, PartialEq, Eq, Wire)]
+pub(crate) struct PeerSnapshot {
+    #[prost(uint64, tag = "1")]
+    pub(crate) raft_index: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) term: u64,
+    #[prost(message, required, tag = "3")]
+    pub(crate) membership: Membership,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) start: Bytes,
+}
+
+/// Who belongs to a group at one position of its log; while it changes from one set of voters to
+/// another both count, and majorities of both are needed.
+#[derive(Clone, PartialEq, Eq, Wire)]
+pub(crate) struct Membership {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) learners: Vec<u64>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) voters_outgoing: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) learners_next: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    pub(crate) auto_leave: bool,
 }
 
 /// What a message is for; the names are Raft's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
 pub(crate) enum PeerMessageKind {
-    Append,
-    AppendResponse,
-    RequestVote,
-    RequestVoteResponse,
-    RequestPreVote,
-    RequestPreVoteResponse,
-    Heartbeat,
-    HeartbeatResponse,
-    TimeoutNow,
-    ReadIndex,
-    ReadIndexResponse,
+    Unknown = 0,
+    Append = 1,
+    AppendResponse = 2,
+    RequestVote = 3,
+    RequestVoteResponse = 4,
+    RequestPreVote = 5,
+    RequestPreVoteResponse = 6,
+    Heartbeat = 7,
+    HeartbeatResponse = 8,
+    TimeoutNow = 9,
+    ReadIndex = 10,
+    ReadIndexResponse = 11,
+    Snapshot = 12,
 }
 
-/// Both names of every kind.
-const KINDS: [(PeerMessageKind, MessageType); 11] = [
+/// Both names of every kind that travels.
+const KINDS: [(PeerMessageKind, MessageType); 12] = [
     (PeerMessageKind::Append, MessageType::MsgAppend),
     (PeerMessageKind::AppendResponse, MessageType::MsgAppendResponse),
     (PeerMessageKind::RequestVote, MessageType::MsgRequestVote),
@@ -85,21 +136,25 @@ const KINDS: [(PeerMessageKind, MessageType); 11] = [
     (PeerMessageKind::TimeoutNow, MessageType::MsgTimeoutNow),
     (PeerMessageKind::ReadIndex, MessageType::MsgReadIndex),
     (PeerMessageKind::ReadIndexResponse, MessageType::MsgReadIndexResp),
+    (PeerMessageKind::Snapshot, MessageType::MsgSnapshot),
 ];
 
 impl PeerMessage {
     /// The message in our types; `None` if it is of a kind that does not leave the node.
     pub(super) fn from_raft(group: u64, message: Message) -> Option<PeerMessage> {
         let (kind, _) = KINDS.into_iter().find(|(_, theirs)| *theirs == message.msg_type)?;
+        // In a read's messages the context travels as the data of an entry.
         let entries = message.entries.into_iter().map(|entry| PeerEntry {
             term: entry.term,
             raft_index: entry.index,
             context: entry.context,
             data: entry.data,
+            membership: entry.entry_type != EntryType::EntryNormal,
         });
+        let snapshot = message.snapshot.into_option().map(PeerSnapshot::from_raft);
         Some(PeerMessage {
             group,
-            kind,
+            kind: kind.into(),
             from: message.from,
             to: message.to,
             term: message.term,
@@ -112,25 +167,21 @@ impl PeerMessage {
             reject_hint: message.reject_hint,
             context: message.context,
             priority: message.priority,
+            snapshot: snapshot.filter(|_| kind == PeerMessageKind::Snapshot),
+            request_snapshot: message.request_snapshot,
         })
     }
 
-    /// The message in Raft's types.
-    pub(super) fn into_raft(self) -> Message {
-        let kind = KINDS.into_iter().find(|(ours, _)| *ours == self.kind);
-        let entries: Vec<Entry> = self
-            .entries
-            .into_iter()
-            .map(|entry| Entry {
-                term: entry.term,
-                index: entry.raft_index,
-                context: entry.context,
-                data: entry.data,
-                ..Entry::default()
-            })
-            .collect();
-        Message {
-            msg_type: kind.expect("every kind has two names").1,
+    /// The message in Raft's types; `None` if it is of a kind that is not known here, or not what
+    /// it says.
+    pub(super) fn into_raft(self) -> Option<Message> {
+        let (_, msg_type) = KINDS.into_iter().find(|(ours, _)| *ours == self.kind())?;
+        if (msg_type == MessageType::MsgSnapshot) != self.snapshot.is_some() {
+            return None;
+        }
+        let entries: Vec<Entry> = self.entries.into_iter().map(PeerEntry::into_raft).collect();
+        Some(Message {
+            msg_type,
             from: self.from,
             to: self.to,
             term: self.term,
@@ -143,7 +194,87 @@ impl PeerMessage {
             reject_hint: self.reject_hint,
             context: self.context,
             priority: self.priority,
+            snapshot: self.snapshot.map(PeerSnapshot::into_raft).into(),
+            request_snapshot: self.request_snapshot,
             ..Message::default()
+        })
+    }
+
+    /// What it weighs while it waits to be sent.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries: usize = self.entries.iter().map(|entry| entry.data.len()).sum();
+        entries + std::mem::size_of::<PeerMessage>()
+    }
+}
+
+impl PeerEntry {
+    fn into_raft(self) -> Entry {
+        let entry_type = match self.membership {
+            true => EntryType::EntryConfChangeV2,
+            false => EntryType::EntryNormal,
+        };
+        Entry {
+            entry_type,
+            term: self.term,
+            index: self.raft_index,
+            context: self.context,
+            data: self.data,
+            ..Entry::default()
         }
+    }
+}
+
+impl PeerSnapshot {
+    fn from_raft(mut snapshot: Snapshot) -> PeerSnapshot {
+        let metadata = snapshot.take_metadata();
+        PeerSnapshot {
+            raft_index: metadata.index,
+            term: metadata.term,
+            membership: Membership::from_raft(metadata.get_conf_state()),
+            start: snapshot.data,
+        }
+    }
+
+    fn into_raft(self) -> Snapshot {
+        let mut snapshot = Snapshot { data: self.start, ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.raft_index;
+        metadata.term = self.term;
+        metadata.set_conf_state(self.membership.to_raft());
+        snapshot
+    }
+}
+
+impl Membership {
+    /// That of a group of these voters.
+    pub(crate) fn of(voters: Vec<u64>) -> Membership {
+        Membership { voters, ..Membership::default() }
+    }
+
+    pub(super) fn from_raft(state: &ConfState) -> Membership {
+        Membership {
+            voters: state.voters.clone(),
+            learners: state.learners.clone(),
+            voters_outgoing: state.voters_outgoing.clone(),
+            learners_next: state.learners_next.clone(),
+            auto_leave: state.auto_leave,
+        }
+    }
+
+    pub(super) fn to_raft(&self) -> ConfState {
+        ConfState {
+            voters: self.voters.clone(),
+            learners: self.learners.clone(),
+            voters_outgoing: self.voters_outgoing.clone(),
+            learners_next: self.learners_next.clone(),
+            auto_leave: self.auto_leave,
+            ..ConfState::default()
+        }
+    }
+
+    /// Everyone who belongs to it in some way.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = u64> + '_ {
+        let Membership { voters, learners, voters_outgoing, learners_next, .. } = self;
+        [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied()
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use dislog_cluster::{
-    Append, AppendError, Appended, Cluster, Config, OpenError, Partition, TopicChange,
-    TopicSettings,
+    Append, AppendError, Appended, Cluster, Config, Discovery, NoNetwork, OpenError, Partition,
+    TopicChange, TopicSettings,
 };
 use dislog_log::fs::SimFs;
 use dislog_types::batch::{BatchHeader, ProducerStamp, records};
@@ -47,6 +47,7 @@ pub fn config(data_dir: &Path) -> Config {
         },
         appends_in_flight_bytes_max: 4 << 20,
         sync_threads: 2,
+        discovery: Discovery::default(),
     }
 }
 
@@ -57,7 +58,7 @@ pub fn data_dir() -> PathBuf {
 /// Opens a node on a simulated disk.
 pub fn open_sim(fs: &SimFs, clock: &Arc<TestClock>) -> Result<Cluster, OpenError> {
     let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
-    Cluster::open(config(&data_dir()), Arc::new(fs.clone()), clock)
+    Cluster::open(config(&data_dir()), Arc::new(fs.clone()), clock, Arc::new(NoNetwork))
 }
 
 pub fn name(topic: &str) -> TopicName {
