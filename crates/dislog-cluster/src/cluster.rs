@@ -1,35 +1,34 @@
-//! This node's part of the cluster, for the rest of the program: topics and partitions, opened and
-//! closed.
+//! This node's part of the cluster, for the rest of the program: nodes, topics and partitions.
 
-use std::fs::{self, TryLockError};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
-use std::{fmt, io, thread};
+use std::sync::mpsc;
+use std::path::Path;
+use std::time::Duration;
+use std::{fmt, fs, io, thread};
 
 use dislog_log::fs::{Fs, RealFs};
 use dislog_types::time::{Clock, SystemClock};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::error::{AppendError, OpenError, TopicError};
-use crate::metadata::command::Command;
-use crate::metadata::reconciler::{self, Partitions, Reconciler, Wake};
+use crate::metadata::Metadata;
+use crate::metadata::command::{Change, Command, MarkNode, RegisterNode, RemoveNode, Standing};
+use crate::metadata::reconciler::{Reconciler, Wake};
 use crate::metadata::state::check_partitions;
-use crate::metadata::{self, Follow, Metadata};
+use crate::node::{self, Node, NodeConfig, lock, unusable};
 use crate::node_file::{self, NodeFile};
 use crate::partition::Partition;
 use crate::partition::port::Port;
-use crate::partition::retention::RetentionPolicy;
 use crate::partition_dir;
 use crate::peers::routes::{Mailbags, Routes};
-use crate::peers::{Network, PeerFrame};
+use crate::peers::{Network, Peer, PeerFrame};
 use crate::raft::driver::{self, DriverConfig, Input};
-use crate::raft::open::OpenGroup;
-use crate::settings::{Config, Topic, TopicChange, TopicSettings};
+use crate::settings::{Config, Discovery, Topic, TopicChange, TopicSettings};
 
-/// The size of the metadata's segments: it is small, and never trimmed.
-const METADATA_SEGMENT_BYTES: u64 = 16 << 20;
+/// How long the creation of a topic waits for its partitions to have leaders.
+const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
 
 /// This node's part of the cluster: its topics and partitions. A cheap handle. Once the last is
 /// dropped, the node closes by itself; [`close`](Cluster::close) waits for it.
@@ -39,27 +38,54 @@ pub struct Cluster {
 }
 
 struct Inner {
-    node: NodeFile,
+    node: Arc<Node>,
     topic_defaults: TopicSettings,
-    clock: Arc<dyn Clock>,
-    port: Arc<Port>,
-    metadata: Arc<Metadata>,
-    metadata_log: Partition,
-    partitions: Arc<Partitions>,
-    reconciled: watch::Receiver<u64>,
-    reconciler: SyncSender<Wake>,
+}
+
+/// A node of the cluster, as the metadata has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its id.
+    pub node_id: u64,
+    /// Where it is reached: `host:port`.
+    pub address: String,
+    /// What people call it.
+    pub name: String,
+    /// What fails together with it.
+    pub rack: String,
+    /// Its replicas are to go elsewhere.
+    pub draining: bool,
+    /// It is alive, as far as this node can see.
+    pub alive: bool,
+    /// It votes on the metadata.
+    pub votes: bool,
+    /// It leads the metadata.
+    pub leads: bool,
+}
+
+/// A partition, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// Which it is.
+    pub id: PartitionId,
+    /// The nodes that should have a replica.
+    pub wanted: Vec<u64>,
+    /// The nodes whose replicas belong to it, as its leader said last.
+    pub members: Vec<u64>,
+    /// The node that leads it, if this node has a replica and knows.
+    pub leader: Option<u64>,
 }
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("node", &self.inner.node).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("node_id", &self.node_id()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let _ = self.reconciler.try_send(Wake::End);
-        let _ = self.port.send(Input::Close(None));
+        let _ = self.node.wake.try_send(Wake::End);
+        let _ = self.node.port.send(Input::Close(None));
     }
 }
 
@@ -97,16 +123,108 @@ impl Cluster {
         self.inner.node.node_id
     }
 
-    /// Random, the same on every node of the cluster.
+    /// Random, the same on every node of the cluster; none until the node belongs to one.
     #[must_use]
-    pub fn cluster_id(&self) -> u64 {
-        self.inner.node.cluster_id
+    pub fn cluster_id(&self) -> Option<u64> {
+        self.inner.node.cluster().map(|cluster| cluster.cluster_id)
+    }
+
+    /// Takes a frame that a peer sent. Does not block.
+    pub fn receive(&self, frame: PeerFrame) {
+        let PeerFrame { cluster_id, node_id, messages, gossip: _, command } = frame;
+        let node = &self.inner.node;
+        if self.cluster_id() != Some(cluster_id) {
+            return;
+        }
+        for message in messages {
+            node.routes.set_node(message.from, node_id);
+            // Without a driver the node is closing.
+            let _ = node.port.send(Input::Message(message));
+        }
+        if !command.is_empty()
+            && let Some(log) = node.metadata_log()
+        {
+            Metadata::offer(log, command, node.clock.now_ms());
+        }
+    }
+
+    /// The nodes by id.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let node = &self.inner.node;
+        let (voters, leader) = match node.metadata_log() {
+            None => (Vec::new(), None),
+            Some(log) => {
+                let health = log.shared.health();
+                (health.membership.voters.clone(), health.leader)
+            }
+        };
+        let state = node.metadata.state();
+        let info = |known: &crate::metadata::state::Node| NodeInfo {
+            node_id: known.told.node_id,
+            address: known.told.address.clone(),
+            name: known.told.name.clone(),
+            rack: known.told.rack.clone(),
+            draining: known.standing == Standing::Draining,
+            alive: node.sees(known.told.node_id),
+            votes: voters.contains(&known.told.metadata_replica),
+            leads: leader == Some(known.told.metadata_replica),
+        };
+        state.nodes().map(info).collect()
+    }
+
+    /// All partitions, of the system too, by topic.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionInfo> {
+        let topics: Vec<_> = self.inner.node.metadata.state().topics().cloned().collect();
+        let mut infos = Vec::new();
+        for life in topics {
+            for (partition, assignment) in (0..).zip(&life.partitions) {
+                let id = PartitionId { topic: life.topic.name.clone(), partition };
+                let members = assignment.members.iter().map(|replica| replica.node).collect();
+                let leader = self.local_leader(&id);
+                infos.push(PartitionInfo { wanted: assignment.nodes(), members, leader, id });
+            }
+        }
+        infos
+    }
+
+    fn local_leader(&self, id: &PartitionId) -> Option<u64> {
+        let leader = self.inner.node.partition(id)?.shared.health().leader?;
+        self.inner.node.routes.node_of(leader)
+    }
+
+    /// Where appends to a partition are to be sent: its leader, or, if this node has no replica and
+    /// so does not know, a node that has one. None if that is this node, or nobody knows.
+    #[must_use]
+    pub fn forward_to(&self, id: &PartitionId) -> Option<Peer> {
+        let node = &self.inner.node;
+        let node_id = match node.partition(id) {
+            Some(_) => self.local_leader(id)?,
+            None => {
+                let state = node.metadata.state();
+                let life = state.topic(&id.topic).ok()?;
+                let assignment = life.partitions.get(usize::try_from(id.partition).ok()?)?;
+                let members = assignment.members.iter().map(|replica| replica.node);
+                let alive = members.filter(|member| node.sees(*member));
+                alive.into_iter().find(|member| *member != node.node_id)?
+            }
+        };
+        let address = node.routes.address_of(node_id)?;
+        (node_id != node.node_id).then_some(Peer { node_id, address })
+    }
+
+    /// Where changes of topics and nodes are to be sent: the node that leads the metadata. None if
+    /// that is this node, or nobody knows.
+    #[must_use]
+    pub fn forward_changes_to(&self) -> Option<Peer> {
+        self.forward_to(&Metadata::partition())
     }
 
     /// All topics by name, the system's left out.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
-        self.inner.metadata.state().topics().map(|life| life.topic.clone()).collect()
+        self.inner.node.metadata.state().topics().map(|life| life.topic.clone()).collect()
     }
 
     /// The topic of a name.
@@ -114,7 +232,7 @@ impl Cluster {
     /// # Errors
     /// If there is none.
     pub fn topic(&self, name: &TopicName) -> Result<Topic, TopicError> {
-        Ok(self.inner.metadata.state().topic(name)?.topic.clone())
+        Ok(self.inner.node.metadata.state().topic(name)?.topic.clone())
     }
 
     /// Creates a topic and returns once it takes appends. Cancelled, it may be created all the
@@ -131,13 +249,53 @@ impl Cluster {
     ) -> Result<Topic, TopicError> {
         check_partitions(partitions)?;
         let settings = self.inner.topic_defaults.changed(settings)?;
-        let known = self.inner.metadata.state().topic(&name).is_ok();
+        let known = self.inner.node.metadata.state().topic(&name).is_ok();
         if known {
-            let applied_offset = self.inner.metadata.state().applied_offset();
+            let applied_offset = self.inner.node.metadata.state().applied_offset();
             self.carried_out(applied_offset).await?;
             return Err(TopicError::Exists(name));
         }
-        self.change(Command::create(&name, partitions, settings)).await
+        let nodes = self.place(partitions, settings).await?;
+        let created = self.change_topic(Command::create(&name, nodes, settings)).await?;
+        self.led(&created).await;
+        Ok(created)
+    }
+
+    /// Nodes for new partitions.
+    async fn place(
+        &self,
+        partitions: u32,
+        settings: TopicSettings,
+    ) -> Result<Vec<Vec<u64>>, TopicError> {
+        // A cluster that was just founded registers its first node by itself.
+        let mut reconciled = self.inner.node.reconciled.subscribe();
+        loop {
+            reconciled.borrow_and_update();
+            let mut candidates = self.inner.node.metadata.state().candidates();
+            let replicas = usize::try_from(settings.replicas).expect("replicas are few");
+            if !candidates.is_empty() {
+                return Ok((0..partitions).map(|_| candidates.place(&[], replicas)).collect());
+            }
+            self.metadata_log()?;
+            reconciled.changed().await.map_err(|_| AppendError::Closing)?;
+        }
+    }
+
+    /// Waits a while until the partitions of a topic that have a replica here have a leader.
+    async fn led(&self, topic: &Topic) {
+        let led = async {
+            for partition in 0..topic.partitions {
+                let id = PartitionId { topic: topic.name.clone(), partition };
+                if let Some(partition) = self.inner.node.partition(&id) {
+                    let mut led = partition.shared.led.subscribe();
+                    // An error means that it was deleted meanwhile.
+                    let _ = led.wait_for(|led| *led).await;
+                }
+            }
+        };
+        if timeout(FIRST_LEADER_WAIT, led).await.is_err() {
+            tracing::warn!(topic = %topic.name, "created, but not every partition has a leader");
+        }
     }
 
     /// Changes the settings of a topic, from now on: sealed segments stay as they are.
@@ -149,9 +307,9 @@ impl Cluster {
         name: &TopicName,
         change: TopicChange,
     ) -> Result<Topic, TopicError> {
-        let life = self.inner.metadata.state().topic(name)?.clone();
+        let life = self.inner.node.metadata.state().topic(name)?.clone();
         life.topic.settings.changed(change)?;
-        self.change(Command::alter(life.topic_id, name, change)).await
+        self.change_topic(Command::alter(life.topic_id, name, change)).await
     }
 
     /// Deletes a topic and all its records; returns once they are gone. Cancelled, it may be
@@ -160,8 +318,8 @@ impl Cluster {
     /// # Errors
     /// If there is no such topic, or the metadata takes no changes.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), TopicError> {
-        let topic_id = self.inner.metadata.state().topic(name)?.topic_id;
-        self.change(Command::delete(topic_id, name)).await.map(|_| ())
+        let topic_id = self.inner.node.metadata.state().topic(name)?.topic_id;
+        self.change(Command::delete(topic_id, name)).await.map(drop)
     }
 
     /// A partition of a topic.
@@ -169,7 +327,7 @@ impl Cluster {
     /// # Errors
     /// If there is no such topic or partition, or it is just being created.
     pub fn partition(&self, id: &PartitionId) -> Result<Partition, TopicError> {
-        if let Some(partition) = self.inner.partitions.open().get(id) {
+        if let Some(partition) = self.inner.node.partitions.open().get(id) {
             return Ok(partition.clone());
         }
         let partitions = self.topic(&id.topic)?.partitions;
@@ -179,43 +337,85 @@ impl Cluster {
         }
     }
 
+    /// Whether the replicas of a node are to go elsewhere.
+    ///
+    /// # Errors
+    /// If there is no such node, or the metadata takes no changes.
+    pub async fn drain_node(&self, node_id: u64, drain: bool) -> Result<(), TopicError> {
+        let standing = if drain { Standing::Draining } else { Standing::Active };
+        let mark = MarkNode { node_id, standing: standing.into() };
+        self.change(Command::from(Change::Mark(mark))).await.map(drop)
+    }
+
+    /// Takes a node out of the cluster that has no replicas left.
+    ///
+    /// # Errors
+    /// If there is no such node, it has replicas, or the metadata takes no changes.
+    pub async fn remove_node(&self, node_id: u64) -> Result<(), TopicError> {
+        let remove = RemoveNode { node_id };
+        self.change(Command::from(Change::Remove(remove))).await.map(drop)
+    }
+
+    /// Waits until this node knows what was changed by way of another: there is a topic of that
+    /// name. Safe to cancel.
+    pub async fn topic_is_known(&self, name: &TopicName) {
+        let mut reconciled = self.inner.node.reconciled.subscribe();
+        loop {
+            reconciled.borrow_and_update();
+            if self.topic(name).is_ok() || reconciled.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Ends every partition: refuses new appends, waits for those under way, syncs, checkpoints.
     /// Idempotent.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.inner.port.send(Input::Close(Some(done))).is_ok() {
+        if self.inner.node.port.send(Input::Close(Some(done))).is_ok() {
             // Without an answer it was closed already.
             let _ = closed.await;
         }
-        let _ = self.inner.reconciler.try_send(Wake::End);
-    }
-
-    /// Takes a frame that a peer sent. Does not block.
-    pub fn receive(&self, frame: PeerFrame) {
-        tracing::debug!(from = frame.sender(), "a frame from a peer");
+        let _ = self.inner.node.wake.try_send(Wake::End);
     }
 
     /// Every partition has a leader that can serve (readiness); the names of those that have not,
     /// with the reason.
     #[must_use]
     pub fn unready(&self) -> Vec<(PartitionId, String)> {
-        let open = self.inner.partitions.open();
-        let all = open.values().chain([&self.inner.metadata_log]);
+        let node = &self.inner.node;
+        let Some(log) = node.metadata_log() else {
+            let why = "the node has not found its cluster yet".to_owned();
+            return vec![(Metadata::partition(), why)];
+        };
+        let open = node.partitions.open();
+        let all = open.values().chain([log]);
         let mut unready: Vec<_> = all.filter_map(reason).collect();
         unready.sort_unstable();
         unready
     }
 
-    async fn change(&self, command: Command) -> Result<Topic, TopicError> {
-        let Inner { metadata, metadata_log, clock, .. } = &*self.inner;
-        let (offset, outcome) = metadata.change(metadata_log, command, clock.now_ms()).await?;
+    async fn change_topic(&self, command: Command) -> Result<Topic, TopicError> {
+        let topic = self.change(command).await?;
+        Ok(topic.expect("a command about a topic comes to a topic"))
+    }
+
+    async fn change(&self, command: Command) -> Result<Option<Topic>, TopicError> {
+        let node = &self.inner.node;
+        let log = self.metadata_log()?;
+        let (offset, outcome) = node.metadata.change(log, command, node.clock.now_ms()).await?;
         self.carried_out(offset + 1).await?;
         outcome
     }
 
+    fn metadata_log(&self) -> Result<&Partition, AppendError> {
+        let unknown = || AppendError::NoLeader(Metadata::partition());
+        self.inner.node.metadata_log().ok_or_else(unknown)
+    }
+
     /// Waits until this node has done what the metadata says up to `offset`.
     async fn carried_out(&self, offset: u64) -> Result<(), TopicError> {
-        let mut reconciled = self.inner.reconciled.clone();
+        let mut reconciled: watch::Receiver<u64> = self.inner.node.reconciled.subscribe();
         match reconciled.wait_for(|&reconciled| reconciled >= offset).await {
             Ok(_) => Ok(()),
             Err(_) => Err(AppendError::Closing.into()),
@@ -225,7 +425,7 @@ impl Cluster {
 
 fn reason(partition: &Partition) -> Option<(PartitionId, String)> {
     let health = partition.shared.health();
-    if health.serving {
+    if health.fault.is_none() && health.leader.is_some() && *partition.shared.led.borrow() {
         return None;
     }
     let reason = health.reason().unwrap_or_else(|| "it has no leader".to_owned());
@@ -239,97 +439,60 @@ fn open(
     network: Arc<dyn Network>,
     lock: Option<fs::File>,
 ) -> Result<Cluster, OpenError> {
-    let Config { data_dir, topic_defaults, appends_in_flight_bytes_max, sync_threads, .. } = config;
-    let partitions_dir = data_dir.join("partitions");
+    let data_dir = config.data_dir.clone();
+    let partitions_dir = node::partitions_dir(&data_dir);
     make_dirs(&*fs, &data_dir, &partitions_dir).map_err(unusable(&data_dir))?;
-    let node = node_file::open(&*fs, &data_dir)?;
-    let routes = Arc::new(Routes::new(node.node_id, network));
+    let file = node_file::open(&*fs, &data_dir)?;
+    let routes = Arc::new(Routes::new(file.node_id, network));
+    let (wake, wakes) = mpsc::sync_channel(1);
+    let changed = wake.clone();
     let driver = driver::start(DriverConfig {
         fs: Arc::clone(&fs),
         clock: Arc::clone(&clock),
         transport: Box::new(Mailbags::new(Arc::clone(&routes))),
+        changed: Box::new(move || drop(changed.try_send(Wake::Changed))),
         data_dir: data_dir.clone(),
-        sync_threads,
+        sync_threads: config.sync_threads,
         lock,
     });
     let driver = driver.map_err(unusable(&data_dir))?;
-    let port = Arc::new(Port::new(driver, appends_in_flight_bytes_max));
-    let metadata = Arc::new(Metadata::default());
-    let (wake, wakes) = mpsc::sync_channel(1);
-    let follow = Follow { metadata: Arc::clone(&metadata), wake: wake.clone() };
-    let metadata_log = open_metadata(&fs, &partitions_dir, node, &port, follow)?;
-    let was_deleted = |topic_id| metadata.state().was_deleted(topic_id);
-    partition_dir::remove_deleted(&*fs, &partitions_dir, was_deleted)
-        .map_err(unusable(&partitions_dir))?;
-    let partitions = Arc::new(Partitions::default());
-    let reconciled = watch::Sender::new(0);
-    let watch_reconciled = reconciled.subscribe();
-    let mut reconciler = Reconciler {
+    let node = Arc::new(Node::new(NodeConfig {
         fs,
-        partitions_dir,
-        node_id: node.node_id,
-        port: Arc::clone(&port),
-        metadata: Arc::clone(&metadata),
-        partitions: Arc::clone(&partitions),
-        reconciled,
-        opened: Default::default(),
-    };
+        clock,
+        data_dir: data_dir.clone(),
+        file,
+        told: told(&config.discovery, file),
+        replace_after: config.discovery.replace_after,
+        port: Arc::new(Port::new(driver, config.appends_in_flight_bytes_max)),
+        routes,
+        wake,
+    }));
+    match file.cluster {
+        Some(cluster) => node.enter_cluster(cluster)?,
+        None if config.discovery.is_alone() => node.found_cluster()?,
+        None => {}
+    }
+    partition_dir::remove_over(&*node.fs, &partitions_dir, |owner| {
+        node.metadata.state().is_over(owner.topic_id, owner.replica)
+    })
+    .map_err(unusable(&partitions_dir))?;
+    let mut reconciler = Reconciler::new(Arc::clone(&node));
     reconciler.reconcile();
     let thread = thread::Builder::new().name("dislog-reconciler".to_owned());
     thread.spawn(move || reconciler.run(&wakes)).map_err(unusable(&data_dir))?;
-    Ok(Cluster {
-        inner: Arc::new(Inner {
-            node,
-            topic_defaults,
-            clock,
-            port,
-            metadata,
-            metadata_log,
-            partitions,
-            reconciled: watch_reconciled,
-            reconciler: wake,
-        }),
-    })
+    node.wake_reconciler();
+    let topic_defaults = config.topic_defaults;
+    Ok(Cluster { inner: Arc::new(Inner { node, topic_defaults }) })
 }
 
-fn open_metadata(
-    fs: &Arc<dyn Fs>,
-    partitions_dir: &Path,
-    node: NodeFile,
-    port: &Arc<Port>,
-    follow: Follow,
-) -> Result<Partition, OpenError> {
-    let id = Metadata::partition();
-    let dir = reconciler::dir(partitions_dir, &id);
-    fs.create_dir_all(&dir).map_err(unusable(&dir))?;
-    fs.sync_dir(partitions_dir).map_err(unusable(partitions_dir))?;
-    let open = OpenGroup {
-        fs: Arc::clone(fs),
-        dir: dir.clone(),
-        log: dislog_log::Config {
-            segment_bytes: METADATA_SEGMENT_BYTES,
-            ..dislog_log::Config::default()
-        },
-        id,
-        group: metadata::GROUP,
-        node_id: node.node_id,
-        voters: vec![node.node_id],
-        policy: RetentionPolicy::KEEP_ALL,
-        observer: Some(Box::new(follow)),
-    };
-    let opened = open.open();
-    let partition = Partition::new(opened.shared, Arc::clone(port));
-    let Some(group) = opened.group else {
-        let message = partition.status().fault.unwrap_or_default();
-        let message = format!("the metadata cannot be used: {message}");
-        return Err(OpenError::Unusable { path: dir, message });
-    };
-    let (sender, started) = mpsc::channel();
-    if port.send(Input::AddGroup(group, sender)).is_ok() {
-        // It hangs up once the group serves, or cannot.
-        let _ = started.recv();
+fn told(discovery: &Discovery, file: NodeFile) -> RegisterNode {
+    RegisterNode {
+        node_id: file.node_id,
+        address: discovery.address.clone(),
+        name: discovery.name.clone(),
+        rack: discovery.rack.clone(),
+        metadata_replica: file.metadata_replica,
     }
-    Ok(partition)
 }
 
 fn make_dirs(fs: &dyn Fs, data_dir: &Path, partitions_dir: &Path) -> io::Result<()> {
@@ -342,21 +505,4 @@ fn make_dirs(fs: &dyn Fs, data_dir: &Path, partitions_dir: &Path) -> io::Result<
         }
     }
     Ok(())
-}
-
-fn lock(data_dir: &Path) -> Result<fs::File, OpenError> {
-    fs::create_dir_all(data_dir).map_err(unusable(data_dir))?;
-    let path = data_dir.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(unusable(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unusable(&path)(error)),
-    }
-}
-
-fn unusable(path: &Path) -> impl Fn(io::Error) -> OpenError {
-    let path: PathBuf = path.to_owned();
-    move |error| OpenError::Unusable { path: path.clone(), message: error.to_string() }
 }

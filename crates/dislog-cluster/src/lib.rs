@@ -26,6 +26,7 @@ mod atomic_file;
 mod cluster;
 mod error;
 mod metadata;
+mod node;
 mod node_file;
 mod partition;
 mod partition_dir;
@@ -33,13 +34,13 @@ mod peers;
 mod raft;
 mod settings;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, NodeInfo, PartitionInfo};
 pub use error::{AppendError, OpenError, ReadError, TopicError};
 pub use partition::{
     Append, Appended, Counters, Partition, PendingAppend, Progress, Status, StoredBatch,
 };
 pub use peers::{Network, NoNetwork, PEER_FRAME_BYTES_MAX, Peer, PeerFrame, PeerFrameError};
 pub use settings::{
-    Config, DISK_HEADROOM_BYTES, Discovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic,
+    Config, DISK_HEADROOM_BYTES, REPLACE_AFTER_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX, Discovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic,
     TopicChange, TopicSettings,
 };

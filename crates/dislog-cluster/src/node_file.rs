@@ -1,9 +1,12 @@
-//! `node.toml`: who this node is. Born with the data directory, never changed.
+//! `node.toml`: who this node is. Born with the data directory; the cluster is added once, when the
+//! node finds it or founds it.
 //!
 //! ```text
-//! format_version = 1
+//! format_version = 2
 //! node_id = "0123456789abcdef"
+//! metadata_replica = "0123456789abcdef"
 //! cluster_id = "0123456789abcdef"
+//! founder = "0123456789abcdef"
 //! ```
 //!
 //! The file is TOML so that people can read it; only this much of TOML is understood: `key = value`
@@ -18,7 +21,7 @@ use crate::atomic_file;
 use crate::error::OpenError;
 
 /// The version of the data directory that this program writes and reads.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 
 /// The name of the file in the data directory.
 const FILE_NAME: &str = "node.toml";
@@ -28,8 +31,19 @@ const FILE_NAME: &str = "node.toml";
 pub(crate) struct NodeFile {
     /// The node, random, never 0.
     pub(crate) node_id: u64,
-    /// The cluster it belongs to, random, never 0.
+    /// Its replica of the metadata, random, never 0.
+    pub(crate) metadata_replica: u64,
+    /// The cluster it belongs to, once it does.
+    pub(crate) cluster: Option<ClusterIds>,
+}
+
+/// What a node remembers of its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterIds {
+    /// Random, never 0.
     pub(crate) cluster_id: u64,
+    /// The replica of the metadata that the cluster began with.
+    pub(crate) founder: u64,
 }
 
 /// Reads the file in `data_dir`, or makes it with random ids if the directory has none.
@@ -39,16 +53,25 @@ pub(crate) fn open(fs: &dyn Fs, data_dir: &Path) -> Result<NodeFile, OpenError> 
     match atomic_file::read(fs, &path).map_err(|error| unusable(error.to_string()))? {
         Some(content) => parse(&content).map_err(unusable),
         None => {
-            let born = NodeFile { node_id: random_id(fs), cluster_id: random_id(fs) };
-            let content = render(born);
-            atomic_file::replace(fs, &path, content.as_bytes())
-                .map_err(|error| unusable(format!("it cannot be written: {error}")))?;
+            let (node_id, metadata_replica) = (random_id(fs), random_id(fs));
+            let born = NodeFile { node_id, metadata_replica, cluster: None };
+            write(fs, data_dir, born)?;
             Ok(born)
         }
     }
 }
 
-fn random_id(fs: &dyn Fs) -> u64 {
+/// Replaces the file in `data_dir`, durably.
+pub(crate) fn write(fs: &dyn Fs, data_dir: &Path, node: NodeFile) -> Result<(), OpenError> {
+    let path = data_dir.join(FILE_NAME);
+    let written = atomic_file::replace(fs, &path, render(node).as_bytes());
+    written.map_err(|error| {
+        OpenError::Unusable { path, message: format!("it cannot be written: {error}") }
+    })
+}
+
+/// An id that was never given before, as far as chance allows.
+pub(crate) fn random_id(fs: &dyn Fs) -> u64 {
     loop {
         match fs.random() {
             0 => {}
@@ -58,28 +81,39 @@ fn random_id(fs: &dyn Fs) -> u64 {
 }
 
 fn render(node: NodeFile) -> String {
-    format!(
+    let NodeFile { node_id, metadata_replica, cluster } = node;
+    let mut text = format!(
         "# Who this node is. Do not edit, and do not copy to another node.\n\
          format_version = {FORMAT_VERSION}\n\
-         node_id = \"{:016x}\"\n\
-         cluster_id = \"{:016x}\"\n",
-        node.node_id, node.cluster_id
-    )
+         node_id = \"{node_id:016x}\"\n\
+         metadata_replica = \"{metadata_replica:016x}\"\n"
+    );
+    if let Some(ClusterIds { cluster_id, founder }) = cluster {
+        text += &format!("cluster_id = \"{cluster_id:016x}\"\nfounder = \"{founder:016x}\"\n");
+    }
+    text
 }
 
 fn parse(content: &[u8]) -> Result<NodeFile, String> {
     let text = std::str::from_utf8(content).map_err(|_| "it is not text".to_owned())?;
-    let (mut version, mut node_id, mut cluster_id) = (None, None, None);
+    let mut version = None;
+    let (mut node, mut replica, mut cluster, mut founder) = (None, None, None, None);
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let (key, value) = line.split_once('=').ok_or_else(|| format!("{line:?} has no value"))?;
-        let value = value.trim();
-        match key.trim() {
+        let (key, value) = (key.trim(), value.trim());
+        let id = || {
+            let wrong = || format!("{key} is not 16 hexadecimal digits in quotes");
+            parse_id(value).ok_or_else(wrong).map(Some)
+        };
+        match key {
             "format_version" => version = value.parse::<u64>().ok(),
-            "node_id" => node_id = parse_id(value),
-            "cluster_id" => cluster_id = parse_id(value),
+            "node_id" => node = id()?,
+            "metadata_replica" if version == Some(FORMAT_VERSION) => replica = id()?,
+            "cluster_id" => cluster = id()?,
+            "founder" => founder = id()?,
             other => return Err(format!("{other:?} is not known to this version of Dislog")),
         }
     }
@@ -92,10 +126,14 @@ fn parse(content: &[u8]) -> Result<NodeFile, String> {
         }
         None => return Err("format_version is missing or not a number".to_owned()),
     }
-    let node_id = node_id.ok_or("node_id is missing or not 16 hexadecimal digits in quotes")?;
-    let cluster_id =
-        cluster_id.ok_or("cluster_id is missing or not 16 hexadecimal digits in quotes")?;
-    Ok(NodeFile { node_id, cluster_id })
+    let cluster = match (cluster, founder) {
+        (Some(cluster_id), Some(founder)) => Some(ClusterIds { cluster_id, founder }),
+        (None, None) => None,
+        _ => return Err("cluster_id and founder belong together".to_owned()),
+    };
+    let node_id = node.ok_or("node_id is missing")?;
+    let metadata_replica = replica.ok_or("metadata_replica is missing")?;
+    Ok(NodeFile { node_id, metadata_replica, cluster })
 }
 
 fn parse_id(value: &str) -> Option<u64> {
@@ -110,30 +148,41 @@ fn parse_id(value: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const CLUSTER: ClusterIds = ClusterIds { cluster_id: u64::MAX, founder: 3 };
+
+    fn node(cluster: Option<ClusterIds>) -> NodeFile {
+        NodeFile { node_id: 1, metadata_replica: 2, cluster }
+    }
+
     #[test]
     fn what_is_rendered_parses() {
-        let node = NodeFile { node_id: 1, cluster_id: u64::MAX };
-        assert_eq!(parse(render(node).as_bytes()).unwrap(), node);
+        for node in [node(None), node(Some(CLUSTER))] {
+            assert_eq!(parse(render(node).as_bytes()).unwrap(), node);
+        }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let good = render(NodeFile { node_id: 7, cluster_id: 8 });
+        let good = render(node(Some(CLUSTER)));
         for (from, to) in [
-            ("format_version = 1", "format_version = 2"),
-            ("format_version = 1", ""),
-            ("node_id = \"0000000000000007\"", "node_id = 7"),
-            ("node_id = \"0000000000000007\"", "node_id = \"0000000000000000\""),
+            ("format_version = 2", "format_version = 3"),
+            ("format_version = 2", "format_version = 1"),
+            ("format_version = 2", ""),
+            ("node_id = \"0000000000000001\"", "node_id = 7"),
+            ("node_id = \"0000000000000001\"", "node_id = \"0000000000000000\""),
             ("cluster_id", "colour"),
             ("cluster_id = ", "cluster_id "),
+            ("founder = \"0000000000000003\"", ""),
         ] {
             assert!(good.contains(from));
             assert!(parse(good.replace(from, to).as_bytes()).is_err(), "{from} -> {to}");
         }
         assert!(parse(b"\xff\xfe").is_err());
         assert!(parse(b"").is_err());
+        let alone = render(node(None));
         for cut in 0..good.trim_end().len() {
-            assert!(parse(&good.as_bytes()[..cut]).is_err(), "cut at {cut}");
+            let cut_off = parse(&good.as_bytes()[..cut]);
+            assert!(cut_off.is_err() || good[..cut].trim_end() == alone.trim_end(), "{cut}");
         }
     }
 }

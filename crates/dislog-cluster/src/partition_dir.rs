@@ -1,12 +1,14 @@
-//! The directory of a partition: whose it is.
+//! The directory of a replica: whose it is.
 //!
 //! ```text
-//! data/partitions/<topic>-<p>/topic    the id of the topic, in decimal
+//! data/partitions/<topic>-<p>/topic              the ids of the topic and of the replica, decimal
+//! data/partitions/<topic>-<p>+<replica>/topic    of one that came while another had that name
 //! ```
 //!
 //! A topic that is deleted and created anew has the same name and another id, and so a directory is
-//! never taken for that of the other. Nothing is removed because it is not recognised: only what
-//! belongs to a topic known to be deleted.
+//! never taken for that of the other; the same goes for a replica that lost its data and the one
+//! that took its place. Nothing is removed because it is not recognised: only what belongs to a
+//! topic known to be deleted, or to a replica known to be given up.
 //!
 //! Creating: directory, then `topic`, then the log. Removing: everything else, then `topic`, then
 //! the directory. A crash between two steps leaves a directory that the next start finishes
@@ -16,21 +18,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dislog_log::fs::Fs;
+use dislog_types::PartitionId;
 
 use crate::atomic_file;
 
 /// The name of the file.
 const FILE_NAME: &str = "topic";
 
+/// Who a directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The topic's id.
+    pub(crate) topic_id: u64,
+    /// The replica's.
+    pub(crate) replica: u64,
+}
+
 /// What a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
+enum Found {
     /// It is not there.
     Absent,
     /// It has no log and no owner yet.
     Nobody,
-    /// It belongs to the topic of this id.
-    Topic(u64),
+    /// It is somebody's.
+    Owned(Owner),
     /// It has a log and does not say whose.
     Unknown,
 }
@@ -47,36 +59,54 @@ pub(crate) enum ClaimError {
     Foreign(PathBuf),
 }
 
-/// Makes `dir` the directory of the topic `topic_id`; one that belonged to a deleted topic is
+/// The directory of `owner`'s partition, made if it is not there; one that nobody needs any more is
 /// removed first.
 pub(crate) fn claim(
     fs: &dyn Fs,
-    dir: &Path,
-    topic_id: u64,
-    was_deleted: impl Fn(u64) -> bool,
-) -> Result<(), ClaimError> {
-    let io = |error| ClaimError::Io { path: dir.to_owned(), error };
-    match owner(fs, dir).map_err(io)? {
-        Owner::Topic(id) if id == topic_id => Ok(()),
-        Owner::Topic(id) if was_deleted(id) => {
-            remove(fs, dir).map_err(io)?;
-            create(fs, dir, topic_id).map_err(io)
+    partitions_dir: &Path,
+    id: &PartitionId,
+    owner: Owner,
+    is_over: impl Fn(Owner) -> bool,
+) -> Result<PathBuf, ClaimError> {
+    let plain = partitions_dir.join(id.to_string());
+    let beside = beside(partitions_dir, id, owner.replica);
+    let find = |dir: &Path| {
+        found(fs, dir).map_err(|error| ClaimError::Io { path: dir.to_owned(), error })
+    };
+    if find(&beside)? == Found::Owned(owner) {
+        return Ok(beside);
+    }
+    let io = |error| ClaimError::Io { path: plain.clone(), error };
+    match find(&plain)? {
+        Found::Owned(found) if found == owner => Ok(plain),
+        Found::Owned(found) if is_over(found) => {
+            remove(fs, &plain).map_err(io)?;
+            create(fs, &plain, owner).map_err(io)?;
+            Ok(plain)
         }
-        Owner::Topic(_) | Owner::Unknown => Err(ClaimError::Foreign(dir.to_owned())),
-        Owner::Absent | Owner::Nobody => create(fs, dir, topic_id).map_err(io),
+        Found::Owned(found) if found.topic_id == owner.topic_id => {
+            let io = |error| ClaimError::Io { path: beside.clone(), error };
+            create(fs, &beside, owner).map_err(io)?;
+            Ok(beside)
+        }
+        Found::Owned(_) | Found::Unknown => Err(ClaimError::Foreign(plain)),
+        Found::Absent | Found::Nobody => {
+            create(fs, &plain, owner).map_err(io)?;
+            Ok(plain)
+        }
     }
 }
 
-/// Removes the directories in `partitions_dir` whose topic was deleted.
-pub(crate) fn remove_deleted(
+/// Removes the directories in `partitions_dir` whose owners are over.
+pub(crate) fn remove_over(
     fs: &dyn Fs,
     partitions_dir: &Path,
-    was_deleted: impl Fn(u64) -> bool,
+    is_over: impl Fn(Owner) -> bool,
 ) -> io::Result<()> {
     for dir in fs.list(partitions_dir)? {
-        match owner(fs, &dir) {
-            Ok(Owner::Topic(id)) if was_deleted(id) => {
-                tracing::info!(dir = %dir.display(), "removing what is left of a deleted topic");
+        match found(fs, &dir) {
+            Ok(Found::Owned(owner)) if is_over(owner) => {
+                tracing::info!(dir = %dir.display(), "removing what nobody needs any more");
                 if let Err(error) = remove(fs, &dir) {
                     tracing::error!(dir = %dir.display(), %error, "left for the next start");
                 }
@@ -88,12 +118,24 @@ pub(crate) fn remove_deleted(
     Ok(())
 }
 
-/// Removes `dir` with all that is in it, if it is the directory of the topic `topic_id`.
-pub(crate) fn remove_own(fs: &dyn Fs, dir: &Path, topic_id: u64) -> io::Result<()> {
-    match owner(fs, dir)? {
-        Owner::Topic(id) if id == topic_id => remove(fs, dir),
-        _ => Ok(()),
+/// Removes the directory of `owner`'s partition with all that is in it, if there is one.
+pub(crate) fn remove_own(
+    fs: &dyn Fs,
+    partitions_dir: &Path,
+    id: &PartitionId,
+    owner: Owner,
+) -> io::Result<()> {
+    for dir in [partitions_dir.join(id.to_string()), beside(partitions_dir, id, owner.replica)] {
+        if found(fs, &dir)? == Found::Owned(owner) {
+            remove(fs, &dir)?;
+        }
     }
+    Ok(())
+}
+
+/// No topic's name has a plus sign in it.
+fn beside(partitions_dir: &Path, id: &PartitionId, replica: u64) -> PathBuf {
+    partitions_dir.join(format!("{id}+{replica}"))
 }
 
 fn remove(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
@@ -107,9 +149,10 @@ fn remove(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     sync_parent(fs, dir)
 }
 
-fn create(fs: &dyn Fs, dir: &Path, topic_id: u64) -> io::Result<()> {
+fn create(fs: &dyn Fs, dir: &Path, owner: Owner) -> io::Result<()> {
     fs.create_dir_all(dir)?;
-    atomic_file::replace(fs, &dir.join(FILE_NAME), format!("{topic_id}\n").as_bytes())?;
+    let content = format!("{} {}\n", owner.topic_id, owner.replica);
+    atomic_file::replace(fs, &dir.join(FILE_NAME), content.as_bytes())?;
     sync_parent(fs, dir)
 }
 
@@ -117,31 +160,54 @@ fn sync_parent(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     fs.sync_dir(dir.parent().expect("a partition's directory has a parent"))
 }
 
-fn owner(fs: &dyn Fs, dir: &Path) -> io::Result<Owner> {
+fn found(fs: &dyn Fs, dir: &Path) -> io::Result<Found> {
     let paths = match fs.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Owner::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
         paths => paths?,
     };
     let content = atomic_file::read(fs, &dir.join(FILE_NAME))?;
-    let id = content.and_then(|content| std::str::from_utf8(&content).ok()?.trim().parse().ok());
     let has_log = paths.iter().any(|path| path.extension().is_some_and(|name| name == "store"));
-    Ok(match id {
-        Some(id) => Owner::Topic(id),
-        None if has_log => Owner::Unknown,
-        None => Owner::Nobody,
+    Ok(match content.and_then(|content| parse(&content)) {
+        Some(owner) => Found::Owned(owner),
+        None if has_log => Found::Unknown,
+        None => Found::Nobody,
     })
+}
+
+fn parse(content: &[u8]) -> Option<Owner> {
+    let (topic_id, replica) = std::str::from_utf8(content).ok()?.trim().split_once(' ')?;
+    Some(Owner { topic_id: topic_id.parse().ok()?, replica: replica.parse().ok()? })
 }
 
 #[cfg(test)]
 mod tests {
     use dislog_log::fs::SimFs;
+    use dislog_types::TopicName;
 
     use super::*;
 
     const PARTITIONS: &str = "/data/partitions";
+    const OLD: Owner = Owner { topic_id: 7, replica: 1 };
+    const NEW: Owner = Owner { topic_id: 8, replica: 2 };
 
     fn dir() -> PathBuf {
-        Path::new(PARTITIONS).join("a-0")
+        Path::new(PARTITIONS).join("default-0")
+    }
+
+    fn id() -> PartitionId {
+        PartitionId { topic: TopicName::default_topic(), partition: 0 }
+    }
+
+    fn take(
+        fs: &SimFs,
+        owner: Owner,
+        is_over: impl Fn(Owner) -> bool,
+    ) -> Result<PathBuf, ClaimError> {
+        claim(fs, Path::new(PARTITIONS), &id(), owner, is_over)
+    }
+
+    fn drop_own(fs: &SimFs, owner: Owner) {
+        remove_own(fs, Path::new(PARTITIONS), &id(), owner).unwrap();
     }
 
     fn disk(seed: u64) -> SimFs {
@@ -156,33 +222,46 @@ mod tests {
     #[test]
     fn a_claimed_directory_stays_claimed() {
         let fs = disk(1);
-        claim(&fs, &dir(), 7, |_| false).unwrap();
+        take(&fs, OLD, |_| false).unwrap();
         fs.crash();
-        claim(&fs, &dir(), 7, |_| false).unwrap();
-        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(7));
-        assert!(matches!(claim(&fs, &dir(), 8, |_| false), Err(ClaimError::Foreign(_))));
-        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(7));
+        assert_eq!(take(&fs, OLD, |_| false).unwrap(), dir());
+        assert!(matches!(take(&fs, NEW, |_| false), Err(ClaimError::Foreign(_))));
+        assert_eq!(found(&fs, &dir()).unwrap(), Found::Owned(OLD));
     }
 
     #[test]
     fn what_a_deleted_topic_left_makes_room() {
         let fs = disk(1);
-        claim(&fs, &dir(), 7, |_| false).unwrap();
+        take(&fs, OLD, |_| false).unwrap();
         fs.put(&dir().join("00000000000000000000.store"), b"old");
-        claim(&fs, &dir(), 8, |id| id == 7).unwrap();
-        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(8));
+        take(&fs, NEW, |owner| owner == OLD).unwrap();
+        assert_eq!(found(&fs, &dir()).unwrap(), Found::Owned(NEW));
         assert_eq!(fs.list(&dir()).unwrap(), [dir().join(FILE_NAME)]);
     }
 
     #[test]
-    fn a_topic_never_removes_what_is_not_its_own() {
+    fn a_replica_that_takes_anothers_place_has_a_directory_beside_it() {
         let fs = disk(1);
-        claim(&fs, &dir(), 7, |_| false).unwrap();
-        remove_own(&fs, &dir(), 8).unwrap();
-        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(7));
-        remove_own(&fs, &dir(), 7).unwrap();
-        assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Absent);
-        remove_own(&fs, &dir(), 7).unwrap();
+        take(&fs, OLD, |_| false).unwrap();
+        let next = Owner { replica: 9, ..OLD };
+        let place = take(&fs, next, |_| false).unwrap();
+        assert_eq!(place, Path::new(PARTITIONS).join("default-0+9"));
+        drop_own(&fs, OLD);
+        assert_eq!(take(&fs, next, |_| false).unwrap(), place);
+        drop_own(&fs, next);
+        assert_eq!(fs.list(Path::new(PARTITIONS)).unwrap(), [] as [PathBuf; 0]);
+    }
+
+    #[test]
+    fn a_replica_never_removes_what_is_not_its_own() {
+        let fs = disk(1);
+        take(&fs, OLD, |_| false).unwrap();
+        drop_own(&fs, NEW);
+        drop_own(&fs, Owner { replica: 3, ..OLD });
+        assert_eq!(found(&fs, &dir()).unwrap(), Found::Owned(OLD));
+        drop_own(&fs, OLD);
+        assert_eq!(found(&fs, &dir()).unwrap(), Found::Absent);
+        drop_own(&fs, OLD);
     }
 
     #[test]
@@ -190,8 +269,8 @@ mod tests {
         let fs = disk(1);
         let store = dir().join("00000000000000000000.store");
         fs.put(&store, b"whose?");
-        remove_deleted(&fs, Path::new(PARTITIONS), |_| true).unwrap();
-        assert!(matches!(claim(&fs, &dir(), 8, |_| true), Err(ClaimError::Foreign(_))));
+        remove_over(&fs, Path::new(PARTITIONS), |_| true).unwrap();
+        assert!(matches!(take(&fs, NEW, |_| true), Err(ClaimError::Foreign(_))));
         assert_eq!(fs.content(&store), b"whose?");
     }
 
@@ -205,16 +284,16 @@ mod tests {
                 fs.arm(dislog_log::fs::SimFaults { crash_after, ..Default::default() });
                 let steps = || -> Result<(), ClaimError> {
                     let io = |error| ClaimError::Io { path: dir(), error };
-                    claim(&fs, &dir(), 7, |_| false)?;
+                    take(&fs, OLD, |_| false)?;
                     fs.create(&store).map_err(io)?;
                     fs.sync_dir(&dir()).map_err(io)?;
                     remove(&fs, &dir()).map_err(io)
                 };
                 let _ = steps();
                 fs.crash();
-                remove_deleted(&fs, Path::new(PARTITIONS), |id| id == 7).unwrap();
-                claim(&fs, &dir(), 8, |id| id == 7).unwrap();
-                assert_eq!(owner(&fs, &dir()).unwrap(), Owner::Topic(8));
+                remove_over(&fs, Path::new(PARTITIONS), |owner| owner == OLD).unwrap();
+                take(&fs, NEW, |owner| owner == OLD).unwrap();
+                assert_eq!(found(&fs, &dir()).unwrap(), Found::Owned(NEW));
             }
         }
     }

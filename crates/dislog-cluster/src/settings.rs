@@ -1,6 +1,7 @@
 //! Settings of a node and of its topics, and the limits that go with them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dislog_types::TopicName;
 
@@ -11,6 +12,17 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 
 /// The largest segment a topic may ask for: positions in a segment are 32 bits on disk.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// The most replicas a partition may have: more make every append wait for more disks, and protect
+/// against nothing that these do not.
+pub const REPLICAS_MAX: u32 = 7;
+
+/// How many replicas a partition has unless its topic says otherwise.
+pub const REPLICAS_DEFAULT: u32 = 3;
+
+/// How long a node may be away unless configured otherwise: longer than a machine takes to restart,
+/// for copying what it had costs more than waiting for it.
+pub const REPLACE_AFTER_DEFAULT: Duration = Duration::from_secs(600);
 
 /// What is kept free on the disk: appends are refused below it, so that trims, votes and
 /// checkpoints still find room, and the node recovers by itself once something was deleted.
@@ -40,7 +52,7 @@ pub struct Config {
 }
 
 /// How a node finds its cluster and is found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
     /// Where others reach the node: `host:port`.
     pub address: String,
@@ -54,6 +66,28 @@ pub struct Discovery {
     /// So many nodes, seeing each other and no cluster, form a new one. 0: a cluster is joined, not
     /// formed.
     pub bootstrap_expect: u32,
+    /// How long a node may be away before its replicas are given to others.
+    pub replace_after: Duration,
+}
+
+impl Default for Discovery {
+    fn default() -> Discovery {
+        Discovery {
+            address: String::new(),
+            name: String::new(),
+            rack: String::new(),
+            seeds: Vec::new(),
+            bootstrap_expect: 0,
+            replace_after: REPLACE_AFTER_DEFAULT,
+        }
+    }
+}
+
+impl Discovery {
+    /// Whether the node forms a cluster by itself.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.seeds.is_empty() && self.bootstrap_expect <= 1
+    }
 }
 
 /// Settings of one topic.
@@ -65,6 +99,8 @@ pub struct TopicSettings {
     pub retention_ms: u64,
     /// Seal a segment when it would grow past this.
     pub segment_bytes: u64,
+    /// Have so many replicas of each partition, or as many as there are nodes.
+    pub replicas: u32,
 }
 
 /// A change of settings: only what is given.
@@ -76,6 +112,8 @@ pub struct TopicChange {
     pub retention_ms: Option<u64>,
     /// See [`TopicSettings`].
     pub segment_bytes: Option<u64>,
+    /// See [`TopicSettings`].
+    pub replicas: Option<u32>,
 }
 
 /// A topic as the metadata has it.
@@ -101,7 +139,14 @@ impl TopicSettings {
             retention_bytes: change.retention_bytes.unwrap_or(self.retention_bytes),
             retention_ms: change.retention_ms.unwrap_or(self.retention_ms),
             segment_bytes: change.segment_bytes.unwrap_or(self.segment_bytes),
+            replicas: change.replicas.unwrap_or(self.replicas),
         };
+        if !(1..=REPLICAS_MAX).contains(&changed.replicas) {
+            return Err(TopicError::Invalid(format!(
+                "replicas is {}, choose between 1 and {REPLICAS_MAX}",
+                changed.replicas
+            )));
+        }
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&changed.segment_bytes) {
             return Err(TopicError::Invalid(format!(
                 "segment_bytes is {}, choose between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}",
@@ -125,8 +170,9 @@ mod tests {
 
     #[test]
     fn changes_are_checked() {
+        let segment_bytes = SEGMENT_BYTES_MIN;
         let settings =
-            TopicSettings { retention_bytes: 0, retention_ms: 0, segment_bytes: SEGMENT_BYTES_MIN };
+            TopicSettings { retention_bytes: 0, retention_ms: 0, segment_bytes, replicas: 3 };
         let change = TopicChange { retention_ms: Some(5), ..TopicChange::default() };
         assert_eq!(
             settings.changed(change).unwrap(),

@@ -97,6 +97,14 @@ pub(crate) fn write(
     fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
 }
 
+/// Removes the checkpoint in `dir`, if there is one, durably.
+pub(crate) fn remove(fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+    for path in [dir.join(NAME), dir.join(NEW_NAME)] {
+        fs.remove_if_there(&path).map_err(|e| LogError::of("remove", &path, &e))?;
+    }
+    fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))
+}
+
 /// What reading the checkpoint gave.
 pub(crate) enum Found {
     /// None was ever written.

@@ -68,6 +68,20 @@ pub struct Bounds {
     pub last_timestamp_ms: i64,
 }
 
+/// The position before a log's first frame: what a log that begins there needs to know of what was
+/// before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStart {
+    /// The frame before the first; 0 if there never was one.
+    pub raft_index: u64,
+    /// The term of that frame.
+    pub term: u64,
+    /// The timestamp of that frame, Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// The offset of the next record, at most the start offset: segments are deleted whole.
+    pub base_offset: u64,
+}
+
 /// What opening a log found.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
@@ -450,6 +464,73 @@ impl Log {
                 self.0.fs.remove(path).map_err(|e| LogError::of("remove", path, &e))?;
             }
         }
+        Ok(())
+    }
+
+    /// Where the log begins.
+    #[must_use]
+    pub fn start(&self) -> LogStart {
+        let state = self.state();
+        let header = state.views.first().expect("a log has an active segment").segment.header;
+        LogStart {
+            raft_index: header.base_raft_index - 1,
+            term: header.previous_term,
+            timestamp_ms: header.previous_timestamp_ms,
+            base_offset: header.base_offset,
+        }
+    }
+
+    /// Gives up everything in the log and begins anew at `start`, of which `checkpoint` speaks,
+    /// durably: its peers have nothing before that any more. Interrupted by a crash, the log is
+    /// left as it was, shorter, or empty.
+    ///
+    /// # Errors
+    /// If a file cannot be removed or created; the log then takes no more writes.
+    ///
+    /// # Panics
+    /// If the checkpoint is of another position.
+    pub fn reset(&self, start: &LogStart, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        assert_eq!(checkpoint.raft_index, start.raft_index, "the checkpoint is of the start");
+        let mut writer = self.writer();
+        let syncing = self.syncing();
+        self.state().writable()?;
+        let writer_slot = writer.as_mut().expect("only a damaged log has none");
+        self.begin_anew(writer_slot, start).map_err(|error| self.stopped(error))?;
+        self.state().bounds.start_offset = checkpoint.start_offset.max(start.base_offset);
+        drop(syncing);
+        self.put_checkpoint(checkpoint).map_err(|error| self.stopped(error))
+    }
+
+    fn begin_anew(&self, writer: &mut Writer, start: &LogStart) -> Result<(), LogError> {
+        let (fs, dir) = (&*self.0.fs, &self.0.dir);
+        checkpoint::remove(fs, dir)?;
+        let views = {
+            let mut state = self.state();
+            state.tail.clear();
+            state.dropped += 1;
+            state.views.clone()
+        };
+        // The last first: whatever is left by a crash is a log.
+        for view in views.iter().rev() {
+            self.0.open_segments.forget(&view.segment);
+            for path in [&view.segment.store_path, &view.segment.index_path] {
+                fs.remove(path).map_err(|e| LogError::of("remove", path, &e))?;
+            }
+            fs.sync_dir(dir).map_err(|e| LogError::of(SYNC, dir, &e))?;
+        }
+        let header = StoreHeader {
+            segment_id: fs.random(),
+            base_offset: start.base_offset,
+            base_raft_index: start.raft_index + 1,
+            previous_term: start.term,
+            previous_timestamp_ms: start.timestamp_ms,
+        };
+        *writer = Writer::create(fs, dir, header)?;
+        let mut state = self.state();
+        state.views = vec![writer.view()];
+        state.end_at(&writer.extent);
+        state.bounds.first_raft_index = header.base_raft_index;
+        state.bounds.durable_raft_index = start.raft_index;
         Ok(())
     }
 

@@ -1,9 +1,12 @@
-//! The metadata of the cluster: for now, its topics.
+//! The metadata of the cluster: its nodes, its topics, and which replica is where.
 //!
 //! It is a partition like any other, group 0, topic `__metadata`; only what follows from its
 //! records is special. A change is a [`command`] appended to it; where it stands in the log settles
 //! who was first; the [`state`] follows from the commands; the [`reconciler`] makes this node's
 //! directories and groups be as the state says.
+//!
+//! On the node that leads the metadata the [`controller`] decides what else should change: who
+//! belongs to the cluster, and where partitions go ([`placement`]).
 //!
 //! Promises: a change that was acknowledged survives; concurrent changes have the same outcome
 //! everywhere; nothing on disk is deleted but what a command in this log deleted.
@@ -11,7 +14,10 @@
 //! Left out: compaction. The log is replayed whole at each start, which thousands of topics can
 //! afford.
 
+pub(crate) mod assignment;
 pub(crate) mod command;
+pub(crate) mod controller;
+mod placement;
 pub(crate) mod reconciler;
 pub(crate) mod state;
 
@@ -19,6 +25,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
+use bytes::Bytes;
 use dislog_log::Frame;
 use dislog_types::batch::{BatchHeader, records};
 use dislog_types::{BatchBuilder, Compression, PartitionId, Record, TopicName};
@@ -26,20 +33,17 @@ use prost::Message;
 
 use self::command::Command;
 use self::reconciler::Wake;
-use self::state::State;
-use crate::error::{AppendError, TopicError};
+use self::state::{Outcome, State};
+use crate::error::AppendError;
 use crate::partition::{Append, Partition};
 use crate::raft::group::Observer;
-use crate::settings::{CONTROL_REQUESTS_MAX, Topic};
+use crate::settings::CONTROL_REQUESTS_MAX;
 
 /// The group of the metadata.
 pub(crate) const GROUP: u64 = 0;
 
 /// Outcomes kept for those who wait for them: twice as many as may wait.
 const OUTCOMES_MAX: usize = 2 * CONTROL_REQUESTS_MAX;
-
-/// What a command came to.
-type Outcome = Result<Topic, TopicError>;
 
 /// The metadata as this node knows it.
 #[derive(Default)]
@@ -68,15 +72,16 @@ impl Metadata {
         command: Command,
         now_ms: i64,
     ) -> Result<(u64, Outcome), AppendError> {
-        let value = command.encode_to_vec();
-        let mut builder = BatchBuilder::new();
-        let fits = builder.push(&Record { created_ms: now_ms, ..Record::new(value) });
-        assert!(fits, "names are bounded, so a command is small");
-        let batch = builder.finish(Compression::None, None);
-        let header = BatchHeader::parse(&batch).expect("the builder makes valid batches");
-        let appended = log.append(Append { batch, header, expected_offset: None }).await?;
+        let appended = log.append(to_append(command.encode_to_vec(), now_ms)).await?;
         let outcome = self.take_outcome(appended.base_offset);
         Ok((appended.base_offset, outcome.ok_or(AppendError::UnknownOutcome)?))
+    }
+
+    /// Appends a command that somebody else sent, encoded, and does not wait.
+    pub(crate) fn offer(log: &Partition, command: Bytes, now_ms: i64) {
+        if Command::decode(command.clone()).is_ok_and(|command| command.change.is_some()) {
+            log.offer(to_append(command.into(), now_ms));
+        }
     }
 
     fn take_outcome(&self, offset: u64) -> Option<Outcome> {
@@ -99,6 +104,15 @@ impl Metadata {
         outcomes.push_back((offset, outcome));
         Ok(())
     }
+}
+
+fn to_append(command: Vec<u8>, now_ms: i64) -> Append {
+    let mut builder = BatchBuilder::new();
+    let fits = builder.push(&Record { created_ms: now_ms, ..Record::new(command) });
+    assert!(fits, "names are bounded, so a command is small");
+    let batch = builder.finish(Compression::None, None);
+    let header = BatchHeader::parse(&batch).expect("the builder makes valid batches");
+    Append { batch, header, expected_offset: None }
 }
 
 /// Applies what the group commits, and wakes the reconciler.

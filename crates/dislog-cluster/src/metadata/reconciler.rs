@@ -1,35 +1,46 @@
 //! The reconciler: makes this node's partitions be as the metadata says.
 //!
 //! One thread owns the coming and going of partitions: it opens and creates what is missing, ends
-//! and removes what was deleted, passes settings on. It compares what there is with what there
-//! should be, so a wake that covers several changes, or a restart in the middle of one, comes to
-//! the same.
+//! and removes what was deleted or moved away, passes settings and targets on. It compares what
+//! there is with what there should be, so a wake that covers several changes, or a restart in the
+//! middle of one, comes to the same.
+//!
+//! It also says what this node knows and the metadata does not: who belongs to the groups it leads,
+//! which of its replicas lost what they had, and, where it leads the metadata, what the
+//! [`controller`](super::controller) wants changed.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
-use dislog_log::fs::Fs;
+use bytes::Bytes;
 use dislog_types::PartitionId;
-use dislog_types::limits::TOPIC_PARTITIONS_MAX;
-use tokio::sync::watch;
+use prost::Message;
 
-use super::Metadata;
+use super::assignment::{Assignment, topic_of};
+use super::command::{Change, Command, ReplaceReplica, ReportMembers};
+use super::controller;
 use super::state::TopicLife;
+use super::{GROUP, Metadata};
+use crate::node::Node;
 use crate::partition::Partition;
-use crate::partition::port::Port;
 use crate::partition::progress::Progress;
 use crate::partition::retention::RetentionPolicy;
 use crate::partition::shared::{Fault, Life, Shared};
-use crate::partition_dir;
+use crate::partition_dir::{self, Owner};
 use crate::raft::driver::Input;
+use crate::raft::membership::Target;
 use crate::raft::open::{OpenGroup, Opened};
 use crate::settings::TopicSettings;
 
+/// How long until what was asked of the metadata is asked again: it may have been lost on the way.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What wakes the reconciler.
 pub(crate) enum Wake {
-    /// The metadata changed.
+    /// The metadata changed, or something that it should know.
     Changed,
     /// The node closes.
     End,
@@ -59,147 +70,309 @@ impl Partitions {
 
 /// See the module.
 pub(crate) struct Reconciler {
-    pub(crate) fs: Arc<dyn Fs>,
-    pub(crate) partitions_dir: PathBuf,
-    pub(crate) node_id: u64,
-    pub(crate) port: Arc<Port>,
-    pub(crate) metadata: Arc<Metadata>,
-    pub(crate) partitions: Arc<Partitions>,
-    /// One past the offset of the last command carried out.
-    pub(crate) reconciled: watch::Sender<u64>,
+    node: Arc<Node>,
     /// What was opened, by group; a group's number is never used again.
-    pub(crate) opened: HashMap<u64, (PartitionId, TopicSettings)>,
+    opened: HashMap<u64, OpenedGroup>,
+    metadata_target: Target,
+    routed: u64,
+    /// Until the metadata has come so far, or so much time passed, nothing is asked of it.
+    asked: Option<(u64, Instant)>,
+}
+
+struct OpenedGroup {
+    id: PartitionId,
+    replica: u64,
+    settings: TopicSettings,
+    target: Target,
 }
 
 impl Reconciler {
-    /// Works until told to end.
-    pub(crate) fn run(mut self, wakes: &Receiver<Wake>) {
-        while let Ok(Wake::Changed) = wakes.recv() {
-            self.reconcile();
+    pub(crate) fn new(node: Arc<Node>) -> Reconciler {
+        Reconciler {
+            node,
+            opened: HashMap::new(),
+            metadata_target: Target::default(),
+            routed: 0,
+            asked: None,
         }
     }
 
-    /// Makes everything be as the metadata says now.
-    pub(crate) fn reconcile(&mut self) {
+    /// Works until told to end.
+    pub(crate) fn run(mut self, wakes: &Receiver<Wake>) {
+        let mut again = None;
+        loop {
+            let wake = match again {
+                Some(after) => wakes.recv_timeout(after),
+                None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match wake {
+                Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => again = self.reconcile(),
+                Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Makes everything be as the metadata says now; returns when to look again, if nothing wakes
+    /// it before.
+    pub(crate) fn reconcile(&mut self) -> Option<Duration> {
+        self.node.metadata_log()?;
         let (topics, applied_offset) = {
-            let state = self.metadata.state();
+            let state = self.node.metadata.state();
             (state.topics().cloned().collect::<Vec<_>>(), state.applied_offset())
         };
-        self.end_deleted(&topics);
-        let wanted = topics
+        if self.routed != applied_offset {
+            self.routed = applied_offset;
+            self.route(&topics);
+        }
+        self.end_unwanted(&topics);
+        let partitions = topics
             .iter()
             .flat_map(|life| (0..life.topic.partitions).map(move |partition| (life, partition)));
-        let starting: Vec<_> = wanted.filter_map(|(life, p)| self.open_or_alter(life, p)).collect();
+        let starting: Vec<_> =
+            partitions.filter_map(|(life, p)| self.open_or_alter(life, p)).collect();
         for started in starting {
             // An error says that it can't serve; its handle knows why.
             let _ = started.recv();
         }
-        self.reconciled.send_replace(applied_offset);
+        self.node.reconciled.send_replace(applied_offset);
+        self.set_metadata_target();
+        self.ask(&topics, applied_offset)
     }
 
-    fn end_deleted(&mut self, topics: &[TopicLife]) {
-        let wanted: std::collections::HashSet<u64> =
-            topics.iter().map(|life| first_group(life.topic_id)).collect();
-        let first_of = |group: u64| group - group % u64::from(TOPIC_PARTITIONS_MAX);
-        let deleted = self.opened.extract_if(|group, _| !wanted.contains(&first_of(*group)));
-        let deleted: Vec<_> = deleted.map(|(group, (id, _))| (group, id)).collect();
-        for (group, id) in deleted {
-            self.end(group, &id);
+    /// Where replicas and nodes are.
+    fn route(&self, topics: &[TopicLife]) {
+        let routes = &self.node.routes;
+        for node in self.node.metadata.state().nodes() {
+            routes.set_node(node.told.metadata_replica, node.told.node_id);
+            // What a node says of itself now is newer than what it said when it was registered.
+            if !self.node.sees(node.told.node_id) {
+                routes.set_address(node.told.node_id, &node.told.address);
+            }
+        }
+        for replica in topics.iter().flat_map(|l| &l.partitions).flat_map(Assignment::replicas) {
+            routes.set_node(replica.id, replica.node);
         }
     }
 
-    fn end(&self, group: u64, id: &PartitionId) {
+    fn end_unwanted(&mut self, topics: &[TopicLife]) {
+        let wanted: HashMap<u64, u64> = topics
+            .iter()
+            .flat_map(|life| (0..life.topic.partitions).map(move |partition| (life, partition)))
+            .filter_map(|(life, partition)| {
+                let replica = replica_here(life, partition, self.node.node_id)?;
+                Some((life.group(partition), replica))
+            })
+            .collect();
+        let unwanted = |group: &u64, opened: &mut OpenedGroup| {
+            wanted.get(group).is_none_or(|replica| *replica != opened.replica)
+        };
+        let ended: Vec<_> = self.opened.extract_if(unwanted).collect();
+        for (group, opened) in ended {
+            self.end(group, &opened);
+        }
+    }
+
+    fn end(&self, group: u64, opened: &OpenedGroup) {
+        let OpenedGroup { id, replica, .. } = opened;
         let (done, ended) = mpsc::channel();
-        if self.port.send(Input::EndGroup(group, Life::Deleted, done)).is_ok() {
+        if self.node.port.send(Input::EndGroup(group, Life::Deleted, done)).is_ok() {
             // Without an answer there was no such group, or no driver: nothing uses the files
             // either way.
             let _ = ended.recv();
         }
-        let open = self.partitions.open().get(id).cloned();
+        let open = self.node.partitions.open().get(id).cloned();
         if let Some(partition) = open {
             partition.shared.end(Life::Deleted);
         }
-        self.partitions.remove(id);
-        let dir = dir(&self.partitions_dir, id);
-        if let Err(error) = partition_dir::remove_own(&*self.fs, &dir, topic_of(group)) {
-            let dir = dir.display();
-            tracing::error!(%dir, %error, "not removed; it is tried again at the next start");
+        self.node.partitions.remove(id);
+        let owner = Owner { topic_id: topic(group), replica: *replica };
+        if !self.is_over(owner) {
+            return;
         }
+        let (fs, dir) = (&*self.node.fs, &self.node.partitions_dir);
+        if let Err(error) = partition_dir::remove_own(fs, dir, id, owner) {
+            tracing::error!(partition = %id, %error, "not removed; the next start tries again");
+        }
+    }
+
+    fn is_over(&self, owner: Owner) -> bool {
+        self.node.metadata.state().is_over(owner.topic_id, owner.replica)
     }
 
     /// Opens a partition unless it is open; the receiver hangs up or answers once it serves, or
     /// cannot.
     fn open_or_alter(&mut self, life: &TopicLife, partition: u32) -> Option<Receiver<()>> {
-        let group = first_group(life.topic_id) + u64::from(partition);
+        let group = life.group(partition);
+        let replica = replica_here(life, partition, self.node.node_id)?;
+        let assignment = &life.partitions[index(partition)];
+        let target = target(assignment);
         let settings = life.topic.settings;
         let id = PartitionId { topic: life.topic.name.clone(), partition };
-        if let Some((_, known)) = self.opened.get_mut(&group) {
-            if *known != settings {
-                *known = settings;
+        if let Some(known) = self.opened.get_mut(&group) {
+            let before = std::mem::replace(&mut known.settings, settings);
+            let aimed = std::mem::replace(&mut known.target, target.clone());
+            if before != settings {
                 self.alter(&id, group, &settings);
+            }
+            if aimed != target {
+                // Without a driver the node is closing.
+                let _ = self.node.port.send(Input::SetTarget(group, target));
             }
             return None;
         }
-        let opened = self.open(&id, group, life);
-        self.partitions.insert(Partition::new(opened.shared, Arc::clone(&self.port)));
-        self.opened.insert(group, (id, settings));
+        let opened = self.open(&id, group, replica, life);
+        self.node.partitions.insert(Partition::new(opened.shared, Arc::clone(&self.node.port)));
+        self.opened.insert(group, OpenedGroup { id, replica, settings, target });
+        let opened_group = opened.group?;
+        let alone = !opened_group.has_peers();
         let (sender, started) = mpsc::channel();
-        let added = self.port.send(Input::AddGroup(opened.group?, sender));
-        added.ok().map(|()| started)
+        let added = self.node.port.send(Input::AddGroup(opened_group, sender));
+        added.ok().filter(|()| alone).map(|()| started)
     }
 
     fn alter(&self, id: &PartitionId, group: u64, settings: &TopicSettings) {
-        if let Some(log) = self.partitions.open().get(id).and_then(|open| open.shared.log.as_ref())
-        {
+        let open = self.node.partitions.open();
+        if let Some(log) = open.get(id).and_then(|open| open.shared.log.as_ref()) {
             log.set_segment_bytes(settings.segment_bytes);
         }
+        drop(open);
         // Without a driver the node is closing, and opens with these settings.
-        let _ = self.port.send(Input::SetRetention(group, RetentionPolicy::new(settings)));
+        let _ = self.node.port.send(Input::SetRetention(group, RetentionPolicy::new(settings)));
     }
 
-    fn open(&self, id: &PartitionId, group: u64, life: &TopicLife) -> Opened {
-        let dir = dir(&self.partitions_dir, id);
-        let claimed = partition_dir::claim(&*self.fs, &dir, life.topic_id, |topic_id| {
-            self.metadata.state().was_deleted(topic_id)
-        });
-        if let Err(error) = claimed {
-            let message = error.to_string();
-            tracing::error!(partition = %id, message, "the partition cannot be opened");
-            let fault = Some(Fault::Damaged(message));
-            let shared = Shared::new(id.clone(), group, None, Progress::default(), fault);
-            return Opened { shared: Arc::new(shared), group: None };
-        }
+    fn open(&self, id: &PartitionId, group: u64, replica: u64, life: &TopicLife) -> Opened {
+        let owner = Owner { topic_id: life.topic_id, replica };
+        let (fs, partitions_dir) = (&self.node.fs, &self.node.partitions_dir);
+        let is_over = |owner| self.is_over(owner);
+        let dir = match partition_dir::claim(&**fs, partitions_dir, id, owner, is_over) {
+            Ok(dir) => dir,
+            Err(error) => {
+                let message = error.to_string();
+                tracing::error!(partition = %id, message, "the partition cannot be opened");
+                let fault = Some(Fault::Damaged(message));
+                let shared = Shared::new(id.clone(), group, None, Progress::default(), fault);
+                return Opened { shared: Arc::new(shared), group: None };
+            }
+        };
         let settings = &life.topic.settings;
+        let assignment = &life.partitions[index(id.partition)];
         let log = dislog_log::Config {
             segment_bytes: settings.segment_bytes,
             ..dislog_log::Config::default()
         };
         let open = OpenGroup {
-            fs: Arc::clone(&self.fs),
+            fs: Arc::clone(fs),
             dir,
             log,
             id: id.clone(),
             group,
-            node_id: self.node_id,
-            voters: vec![self.node_id],
+            replica,
+            initial: assignment.initial.iter().map(|replica| replica.id).collect(),
+            target: Some(target(assignment)),
             policy: RetentionPolicy::new(settings),
             observer: None,
         };
         open.open()
     }
+
+    fn set_metadata_target(&mut self) {
+        let target = self.node.metadata.state().metadata_target();
+        if target != self.metadata_target && !target.voters.is_empty() {
+            self.metadata_target = target.clone();
+            let _ = self.node.port.send(Input::SetTarget(GROUP, target));
+        }
+    }
+
+    /// Asks for the changes that this node knows of; returns when to look again.
+    fn ask(&mut self, topics: &[TopicLife], applied_offset: u64) -> Option<Duration> {
+        let log = self.node.metadata_log()?;
+        if let Some((until, since)) = self.asked
+            && applied_offset < until
+            && let Some(left) = ASK_AGAIN.checked_sub(since.elapsed())
+        {
+            return Some(left);
+        }
+        self.asked = None;
+        let mut changes: Vec<Change> =
+            topics.iter().flat_map(|life| self.reports(life)).collect();
+        let leads = log.shared.health().serving;
+        let mut again = None;
+        if leads {
+            let state = self.node.metadata.state();
+            let (seen, next) = self.node.seen(state.nodes().map(|node| node.told.node_id));
+            changes.extend(controller::decide(&state, &seen));
+            again = next;
+        }
+        if changes.is_empty() {
+            return again;
+        }
+        let leader = log.shared.health().leader.and_then(|leader| self.node.routes.node_of(leader));
+        let count = changes.len() as u64;
+        for change in changes {
+            tracing::debug!(?change, "asked of the metadata");
+            let command = Bytes::from(Command::from(change).encode_to_vec());
+            match leader {
+                _ if leads => Metadata::offer(log, command, self.node.clock.now_ms()),
+                Some(node_id) => self.node.routes.send_command(node_id, command),
+                None => {}
+            }
+        }
+        self.asked = Some((applied_offset + count, Instant::now()));
+        Some(ASK_AGAIN)
+    }
+
+    /// What the metadata should know of this node's replicas of a topic.
+    fn reports(&self, life: &TopicLife) -> Vec<Change> {
+        let open = self.node.partitions.open();
+        let mut reports = Vec::new();
+        for (partition, assignment) in (0..).zip(&life.partitions) {
+            let group = life.group(partition);
+            let Some(opened) = self.opened.get(&group) else { continue };
+            let Some(handle) = open.get(&opened.id) else { continue };
+            let health = handle.shared.health();
+            let lost = matches!(health.fault, Some(Fault::Damaged(_)));
+            let replica = opened.replica;
+            if lost && assignment.target.len() > 1 {
+                let is_target = assignment.target.iter().any(|known| known.id == replica);
+                reports.extend(
+                    is_target.then_some(Change::Replace(ReplaceReplica { group, replica })),
+                );
+            }
+            let joint = !health.membership.voters_outgoing.is_empty();
+            if !health.serving || joint {
+                continue;
+            }
+            let mut now: Vec<u64> = health.membership.replicas().collect();
+            let mut known: Vec<u64> = assignment.members.iter().map(|r| r.id).collect();
+            now.sort_unstable();
+            known.sort_unstable();
+            if now != known {
+                let since = health.membership_since;
+                reports.push(Change::Report(ReportMembers { group, since, replicas: now }));
+            }
+        }
+        reports
+    }
 }
 
-/// The directory of a partition.
-pub(crate) fn dir(partitions_dir: &Path, id: &PartitionId) -> PathBuf {
-    partitions_dir.join(id.to_string())
+/// The directory of the metadata.
+pub(crate) fn metadata_dir(partitions_dir: &Path) -> PathBuf {
+    partitions_dir.join(Metadata::partition().to_string())
 }
 
-/// The group of a topic's first partition; the others follow. Group 0 is the metadata's own.
-fn first_group(topic_id: u64) -> u64 {
-    (topic_id + 1) * u64::from(TOPIC_PARTITIONS_MAX)
+fn target(assignment: &Assignment) -> Target {
+    let voters = assignment.target.iter().map(|replica| replica.id).collect();
+    Target { voters, learners: Vec::new() }
 }
 
-/// The topic whose partition a group is.
-fn topic_of(group: u64) -> u64 {
-    group / u64::from(TOPIC_PARTITIONS_MAX) - 1
+fn replica_here(life: &TopicLife, partition: u32, node_id: u64) -> Option<u64> {
+    life.partitions[index(partition)].on(node_id).map(|replica| replica.id)
+}
+
+fn index(partition: u32) -> usize {
+    usize::try_from(partition).expect("partitions are few")
+}
+
+fn topic(group: u64) -> u64 {
+    topic_of(group).expect("it is the group of a topic's partition")
 }

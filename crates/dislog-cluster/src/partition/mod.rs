@@ -95,6 +95,16 @@ impl Partition {
         self.submit(append).await?.await
     }
 
+    /// Queues an append whose outcome nobody waits for, if there is room for it right now.
+    pub(crate) fn offer(&self, append: Append) {
+        let Some(permit) = self.port.try_append_permit(append.batch.len()) else { return };
+        let (reply, _) = oneshot::channel();
+        let reply = AppendReply { outcome: reply, _permit: permit };
+        let request = AppendRequest { shared: Arc::clone(&self.shared), append, reply };
+        // Without a driver the node is closing.
+        let _ = self.port.send(Input::Append(request));
+    }
+
     /// How far it has come, as of now.
     #[must_use]
     pub fn progress(&self) -> Progress {

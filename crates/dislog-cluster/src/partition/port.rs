@@ -42,6 +42,12 @@ impl Port {
         permit.map_err(|_| Gone)
     }
 
+    /// A permit for an append of `bytes`, if there is one right now.
+    pub(crate) fn try_append_permit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes + APPEND_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        Arc::clone(&self.append_bytes).try_acquire_many_owned(bytes).ok()
+    }
+
     /// Waits until a request other than an append may be under way.
     pub(crate) async fn control_permit(&self) -> Result<OwnedSemaphorePermit, Gone> {
         Arc::clone(&self.control).acquire_owned().await.map_err(|_| Gone)

@@ -7,6 +7,8 @@ use dislog_log::Log;
 use dislog_types::PartitionId;
 use tokio::sync::watch;
 
+use crate::raft::transport::Membership;
+
 use super::progress::{Counters, Progress};
 
 /// See the module. The driver writes, everyone reads.
@@ -16,6 +18,8 @@ pub(crate) struct Shared {
     /// The log; none if it could not be opened, and then `health` has the fault.
     pub(crate) log: Option<Log>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Whether the partition has a leader that serves, as far as is known here.
+    pub(crate) led: watch::Sender<bool>,
     pub(crate) tally: Tally,
     health: Mutex<Health>,
 }
@@ -25,7 +29,12 @@ pub(crate) struct Shared {
 pub(crate) struct Health {
     pub(crate) life: Life,
     pub(crate) term: u64,
+    /// The replica that leads.
     pub(crate) leader: Option<u64>,
+    /// Who belongs to the group, as far as it is committed here.
+    pub(crate) membership: Membership,
+    /// The entry that brought that membership.
+    pub(crate) membership_since: u64,
     /// This replica leads and takes appends.
     pub(crate) serving: bool,
     /// What was staged found no room on the disk; appends are refused until it does.
@@ -107,6 +116,7 @@ impl Shared {
             group,
             log,
             progress: watch::Sender::new(progress),
+            led: watch::Sender::new(false),
             tally: Tally::default(),
             health: Mutex::new(Health { fault, ..Health::default() }),
         }

@@ -45,6 +45,8 @@ pub(crate) enum Effect {
     LeaderStart,
     /// The start moved.
     Trimmed,
+    /// Others belong to the group: for Raft to carry out.
+    Membership,
     /// Nothing to be seen.
     None,
 }
@@ -139,9 +141,7 @@ impl StateMachine {
                 Some(offset) if offset <= self.committed_offset => self.apply_trim(offset),
                 _ => return refuse("its new start is not an offset of the log".to_owned()),
             },
-            Kind::Membership => {
-                return refuse("this version does not know membership changes".to_owned());
-            }
+            Kind::Membership => Effect::Membership,
         };
         self.applied = frame.raft_index;
         self.last_timestamp_ms = frame.timestamp_ms;

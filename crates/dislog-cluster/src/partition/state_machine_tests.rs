@@ -111,7 +111,6 @@ fn what_does_not_follow_is_refused_and_changes_nothing() {
         batch_frame(2, 3, (1, 2), 1),
         frame(Kind::Trim, 2, 2, trim_payload(3)),
         frame(Kind::Trim, 2, 2, Bytes::from_static(b"?")),
-        frame(Kind::Membership, 2, 2, Bytes::new()),
         frame(Kind::Batch, 2, 2, Bytes::from_static(b"no batch")),
     ] {
         let mut after = machine.clone();

@@ -51,6 +51,8 @@ pub(crate) struct DriverConfig {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Box<dyn Transport>,
+    /// Told when a group has another leader or other members.
+    pub(crate) changed: Box<dyn Fn() + Send>,
     pub(crate) data_dir: PathBuf,
     pub(crate) sync_threads: usize,
     /// Held until the driver has ended, so that nobody else opens the directory before.
@@ -88,6 +90,7 @@ pub(crate) fn start(config: DriverConfig) -> io::Result<Sender<Input>> {
             threads,
             syncs: Vec::new(),
             transport: config.transport,
+            changed: config.changed,
             disk: DiskSpace::new(config.fs, config.data_dir),
             now_ms: config.clock.now_ms(),
         },
@@ -193,6 +196,21 @@ impl Driver {
                     group.message(message);
                 }
             }
+            Input::Installed(installed) => {
+                if let Some((group, rim)) = self.touch(installed.group) {
+                    group.installed(installed, rim);
+                }
+            }
+            Input::SetTarget(number, target) => {
+                if let Some((group, _)) = self.touch(number) {
+                    group.set_target(target);
+                }
+            }
+            Input::TransferLeader(number, replica) => {
+                if let Some((group, _)) = self.touch(number) {
+                    group.hand_over_to(vec![replica]);
+                }
+            }
             Input::AddGroup(group, opened) => self.add(*group, opened),
             Input::SetRetention(number, policy) => {
                 if let Some((group, _)) = self.touch(number) {
@@ -222,9 +240,6 @@ impl Driver {
         } else {
             group.start(opened);
         }
-        if group.has_peers() && self.next_tick.is_none() {
-            self.next_tick = Some(Instant::now() + TICK);
-        }
         let before = self.groups.insert(number, group);
         assert!(before.is_none(), "a group is added once");
         self.touched.push(number);
@@ -235,13 +250,15 @@ impl Driver {
         if self.next_tick.is_none_or(|tick| now < tick) {
             return;
         }
+        let mut any = false;
         for (&number, group) in &mut self.groups {
             if group.has_peers() {
+                any = true;
                 group.tick();
                 self.touched.push(number);
             }
         }
-        self.next_tick = Some(now + TICK);
+        self.next_tick = any.then_some(now + TICK);
     }
 
     fn pump(&mut self) {
@@ -251,6 +268,9 @@ impl Driver {
         for number in touched.drain(..) {
             let Some(group) = self.groups.get_mut(&number) else { continue };
             group.pump(&mut self.rim);
+            if group.has_peers() && self.next_tick.is_none() {
+                self.next_tick = Some(Instant::now() + TICK);
+            }
             if group.has_ended() {
                 group.let_go(&mut self.rim);
                 self.deadlines.set(number, None);

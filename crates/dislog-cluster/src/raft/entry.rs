@@ -7,9 +7,9 @@
 //! 1  timestamp  i64  little-endian
 //! ```
 //!
-//! and is empty in the one entry Raft makes by itself, the start of a leader's term. Offsets are
-//! not in an entry: each replica derives them from where its log ends and checks them against the
-//! stamp in the batch.
+//! and is empty in the entries Raft makes by itself: the start of a leader's term, and changes of
+//! membership, which have an entry type of their own. Offsets are not in an entry: each replica
+//! derives them from where its log ends and checks them against the stamp in the batch.
 
 use bytes::Bytes;
 use dislog_log::{Frame, Kind};
@@ -45,11 +45,13 @@ pub(crate) fn proposal(kind: Kind, timestamp_ms: i64, payload: Bytes) -> Entry {
 
 /// The entry that a frame holds.
 pub(crate) fn from_frame(frame: Frame) -> Entry {
-    let context = match frame.kind {
-        Kind::LeaderStart => Bytes::new(),
-        kind => context(kind, frame.timestamp_ms),
+    let (entry_type, context) = match frame.kind {
+        Kind::LeaderStart => (EntryType::EntryNormal, Bytes::new()),
+        Kind::Membership => (EntryType::EntryConfChangeV2, Bytes::new()),
+        kind => (EntryType::EntryNormal, context(kind, frame.timestamp_ms)),
     };
     Entry {
+        entry_type,
         term: frame.term,
         index: frame.raft_index,
         data: frame.payload,
@@ -61,10 +63,13 @@ pub(crate) fn from_frame(frame: Frame) -> Entry {
 /// The frame of an entry that stands at `end`.
 pub(crate) fn to_frame(entry: &Entry, end: LogEnd) -> Result<Frame, EntryError> {
     let refuse = |message| EntryError { raft_index: entry.index, message };
-    if entry.entry_type != EntryType::EntryNormal {
-        return Err(refuse("this version does not know membership changes".to_owned()));
-    }
-    let (kind, timestamp_ms) = parse_context(&entry.context, end).map_err(refuse)?;
+    let (kind, timestamp_ms) = match entry.entry_type {
+        EntryType::EntryNormal => parse_context(&entry.context, end).map_err(refuse)?,
+        EntryType::EntryConfChangeV2 => (Kind::Membership, end.timestamp_ms),
+        EntryType::EntryConfChange => {
+            return Err(refuse("it changes the membership in a way of old".to_owned()));
+        }
+    };
     let record_count = match kind {
         Kind::Batch => batch_records(&entry.data, end).map_err(refuse)?,
         Kind::Trim | Kind::LeaderStart | Kind::Membership => 0,
@@ -170,10 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_membership_keeps_its_type() {
+        let data = Bytes::from_static(&[8, 0]);
+        let entry_type = EntryType::EntryConfChangeV2;
+        let entry = Entry { term: 4, index: 10, entry_type, data, ..Entry::default() };
+        let frame = to_frame(&entry, END).unwrap();
+        assert_eq!((frame.kind, frame.timestamp_ms), (Kind::Membership, 1_000));
+        assert_eq!((frame.base_offset, frame.record_count), (7, 0));
+        assert_eq!(from_frame(frame), entry);
+    }
+
+    #[test]
     fn what_does_not_extend_the_log_is_an_error() {
         let good = entry(Kind::Batch, 1_000, batch(7));
         assert!(to_frame(&good, END).is_ok());
-        let membership = Entry { entry_type: EntryType::EntryConfChangeV2, ..good.clone() };
+        let membership = Entry { entry_type: EntryType::EntryConfChange, ..good.clone() };
         let context =
             |bytes: &[u8]| Entry { context: Bytes::copy_from_slice(bytes), ..good.clone() };
         for bad in [

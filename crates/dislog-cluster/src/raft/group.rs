@@ -24,7 +24,9 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, SoftState, StateRole};
 
 use super::entry::{self, LogEnd};
+use super::install::Installing;
 use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
+use super::membership::Course;
 use super::persist::Persist;
 use super::rim::Rim;
 use super::storage::LogStorage;
@@ -74,6 +76,10 @@ pub(crate) struct Group {
     pub(super) persist: Persist,
     /// Messages that may leave only when the Ready of this number is durable.
     pub(super) outbox: VecDeque<(u64, Vec<Message>)>,
+    pub(super) installing: Option<Installing>,
+    pub(super) course: Course,
+    /// The rest of the node knows who leads, and who belongs to the group.
+    pub(super) told_others: bool,
     /// Told once the group serves, or cannot.
     pub(super) opened: Option<mpsc::Sender<()>>,
     pub(super) ending: Option<Ending>,
@@ -95,30 +101,50 @@ impl Group {
     }
 
     /// Whether it has peers, and so needs to be told of the passing of time.
-    pub(super) fn has_peers(&self) -> bool {
-        !self.node.raft.prs().is_singleton()
+    pub(crate) fn has_peers(&self) -> bool {
+        let (_, membership) = self.node.store().history().newest();
+        membership.replicas().any(|replica| replica != self.node.raft.id)
     }
 
-    /// Starts the group. One voter alone need not wait for an election.
+    /// Starts the group. One voter alone need not wait for an election, and of a group that was just
+    /// made the first need not either.
     pub(super) fn start(&mut self, opened: mpsc::Sender<()>) {
         self.opened = Some(opened);
-        if !self.has_peers()
-            && let Err(error) = self.node.campaign()
-        {
+        let (_, membership) = self.node.store().history().newest();
+        let alone = membership.voters == [self.node.raft.id];
+        if alone && membership.voters_outgoing.is_empty() || self.is_first_of_new() {
+            self.campaign();
+        }
+    }
+
+    fn is_first_of_new(&self) -> bool {
+        let (_, membership) = self.node.store().history().newest();
+        self.node.raft.term == 0 && membership.voters.first() == Some(&self.node.raft.id)
+    }
+
+    fn campaign(&mut self) {
+        if let Err(error) = self.node.campaign() {
             self.stop(Fault::Stopped(format!("no election: {error}")));
         }
     }
 
     /// Some time passed.
     pub(super) fn tick(&mut self) {
-        if !self.stopped {
-            self.node.tick();
+        if self.stopped || self.installing.is_some() {
+            return;
         }
+        if self.is_first_of_new() {
+            self.campaign();
+        }
+        self.node.tick();
+        self.reads.tick(&self.shared.id);
+        self.membership_tick();
     }
 
     /// A peer sent a message.
     pub(super) fn message(&mut self, message: PeerMessage) {
-        if self.stopped {
+        let mine = message.to == self.node.raft.id;
+        if self.stopped || self.installing.is_some() || !mine {
             return;
         }
         let stepped = message.into_raft().map(|message| self.node.step(message));
@@ -228,13 +254,19 @@ impl Group {
 
     /// Answers once everything committed so far is applied here.
     pub(super) fn linearize(&mut self, request: LinearizeRequest) {
-        let confirmable = self.sequencer.is_some() && self.ending.is_none() && !self.stopped;
-        if !confirmable {
+        // A leader that has not begun to serve doesn't know yet what was committed before it.
+        let raft = &self.node.raft;
+        let leader_serves = match raft.state {
+            StateRole::Leader => self.sequencer.is_some(),
+            _ => raft.leader_id != raft::INVALID_ID,
+        };
+        let open = self.ending.is_none() && !self.stopped && self.installing.is_none();
+        if !leader_serves || !open {
             let error = ReadError::NoLeader(self.shared.id.clone());
             let _ = request.reply.send(Err(error));
             return;
         }
-        let context = self.reads.push(request.reply);
+        let context = self.reads.push(raft.id, request.reply);
         self.node.read_index(context);
     }
 
@@ -258,15 +290,22 @@ impl Group {
         });
         ending.done.extend(done);
         self.persist.retry_now();
+        if life == Life::Closing && !self.stopped && self.installing.is_none() {
+            // Whoever follows takes over at once instead of finding out.
+            let voters = self.node.store().history().newest().1.voters.clone();
+            self.hand_over_to(voters);
+        }
     }
 
     /// Whether the group has ended; it is then told to those who asked, and there is nothing left
     /// to drive.
     pub(super) fn has_ended(&mut self) -> bool {
-        let under_way = self.persist.is_syncing() || self.upkeep.is_running();
+        let installing = self.installing.is_some();
+        let under_way = self.persist.is_syncing() || self.upkeep.is_running() || installing;
         let Some(ending) = self.ending.as_mut().filter(|_| !under_way) else { return false };
-        let unfinished =
-            !self.waiters.is_empty() || !self.persist.is_idle() || self.upkeep.is_due();
+        let handing_over = self.node.raft.lead_transferee.is_some() && !ending.gave_up;
+        let writing = !self.persist.is_idle() || self.upkeep.is_due();
+        let unfinished = !self.waiters.is_empty() || writing || handing_over;
         if ending.life == Life::Closing && unfinished && !self.stopped {
             return false;
         }
@@ -352,7 +391,7 @@ impl Group {
 
     /// Does everything that can be done now.
     pub(super) fn pump(&mut self, rim: &mut Rim) {
-        while !self.stopped {
+        while !self.stopped && self.installing.is_none() {
             if self.node.has_ready() {
                 self.take_ready(rim);
             } else if let Some(ready) = self.persist.skip() {
@@ -366,9 +405,13 @@ impl Group {
             self.let_go(rim);
         }
         let deleted = self.ending.as_ref().is_some_and(|ending| ending.life == Life::Deleted);
-        if !self.stopped && !deleted {
+        if !self.stopped && !deleted && self.installing.is_none() {
             self.begin_sync(rim);
             self.begin_upkeep(rim);
+        }
+        if !self.told_others {
+            self.told_others = true;
+            (rim.changed)();
         }
     }
 
@@ -384,6 +427,10 @@ impl Group {
                 self.persist.stage_vote(vote);
                 self.shared.health().term = vote.term;
             }
+        }
+        if !ready.snapshot().is_empty() {
+            self.begin_install(ready, rim);
+            return;
         }
         self.persist.last_ready = ready.number();
         if let Err(error) = self.stage(ready.take_entries(), rim) {
@@ -416,7 +463,7 @@ impl Group {
         Ok(())
     }
 
-    fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
+    pub(super) fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
         for message in messages {
             if let Some(message) = PeerMessage::from_raft(self.number(), message) {
                 rim.transport.send(message);
@@ -425,16 +472,25 @@ impl Group {
     }
 
     fn role_changed(&mut self, role: &SoftState) {
+        let leader = Some(role.leader_id).filter(|&leader| leader != raft::INVALID_ID);
         let mut health = self.shared.health();
-        health.leader = Some(role.leader_id).filter(|&leader| leader != raft::INVALID_ID);
+        let changed = std::mem::replace(&mut health.leader, leader) != leader;
         if role.raft_state == StateRole::Leader {
             return;
         }
         health.serving = false;
         drop(health);
+        self.shared.led.send_replace(leader.is_some());
+        self.told_others &= !changed;
         if self.sequencer.take().is_some() {
             self.waiters.fail(&AppendError::UnknownOutcome);
+        }
+        if changed {
             self.reads.fail(&self.shared.id);
+        }
+        if leader.is_some() {
+            // It follows: as much of serving as it will do for now.
+            self.opened = None;
         }
     }
 
@@ -479,6 +535,7 @@ impl Group {
                 }
             }
             Effect::LeaderStart => self.leader_started(frame.term),
+            Effect::Membership => self.change_membership(frame.raft_index, &frame.payload)?,
             Effect::Trimmed => {
                 self.upkeep.trimmed();
                 if let Some(sequencer) = &mut self.sequencer {
@@ -491,7 +548,8 @@ impl Group {
     }
 
     fn leader_started(&mut self, term: u64) {
-        if self.node.raft.state != StateRole::Leader || self.node.raft.term != term {
+        let leads = self.node.raft.state == StateRole::Leader && self.node.raft.term == term;
+        if !leads || self.sequencer.is_some() {
             return;
         }
         // Nothing was proposed before this moment, so the log ends where the applied state does.
@@ -501,19 +559,22 @@ impl Group {
             self.machine.producers.clone(),
         ));
         self.shared.health().serving = true;
+        self.shared.led.send_replace(true);
         self.opened = None;
+        self.told_others = false;
+        self.step_towards_target();
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let StateMachine { start_offset, committed_offset, .. } = self.machine;
         self.shared.publish(Progress { start_offset, committed_offset, ended: false });
     }
 
     fn begin_sync(&mut self, rim: &mut Rim) {
         let Some(log) = &self.shared.log else { return };
-        if let Some((bytes, vote)) = self.persist.begin(rim.now_ms) {
-            let vote = vote.map(|vote| (self.dir.clone(), vote));
-            rim.syncs.push(SyncJob { group: self.number(), log: log.clone(), vote, bytes });
+        if let Some((bytes, beside)) = self.persist.begin(rim.now_ms) {
+            let (group, dir) = (self.number(), self.dir.clone());
+            rim.syncs.push(SyncJob { group, log: log.clone(), dir, beside, bytes });
         } else if self.persist.waiting_bytes() >= WRITE_AHEAD_BYTES_MIN {
             log.write_ahead();
         }
@@ -524,6 +585,9 @@ impl Group {
         let quiet = self.waiters.is_empty() && self.persist.is_idle();
         if self.ending.is_some() && quiet && !self.upkeep.is_running() {
             self.upkeep.finish(&self.machine);
+        }
+        if self.persist.has_members() {
+            return;
         }
         let leads = self.sequencer.is_some() && self.ending.is_none();
         let task = match self.upkeep.begin(&self.machine, leads, rim.now_ms) {
@@ -561,7 +625,7 @@ impl Group {
     }
 
     /// A failed write or sync, or a log that is not what it should be: nothing is written any more.
-    fn stop(&mut self, fault: Fault) {
+    pub(super) fn stop(&mut self, fault: Fault) {
         let message = fault.message().to_owned();
         let partition = &self.shared.id;
         tracing::error!(%partition, fault = message, "the log takes no more appends");
@@ -589,7 +653,7 @@ fn end_offset(place: &Appended) -> u64 {
     place.base_offset + u64::from(place.record_count)
 }
 
-fn fault(error: &LogError) -> Fault {
+pub(super) fn fault(error: &LogError) -> Fault {
     match error {
         LogError::Damaged(_) => Fault::Damaged(error.to_string()),
         _ => Fault::Stopped(error.to_string()),

@@ -9,7 +9,8 @@ use std::sync::{Arc, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::group::Group;
-use super::sync_threads::{Kept, Synced};
+use super::membership::Target;
+use super::sync_threads::{Installed, Kept, Synced};
 use super::transport::PeerMessage;
 use crate::error::{AppendError, ReadError};
 use crate::partition::append::{Append, Appended};
@@ -26,6 +27,8 @@ pub(crate) enum Input {
     Linearize(LinearizeRequest),
     /// A sync ended.
     Synced(Synced),
+    /// A log began anew.
+    Installed(Installed),
     /// A piece of upkeep ended.
     Kept(Kept),
     /// A peer sent a message.
@@ -34,6 +37,10 @@ pub(crate) enum Input {
     AddGroup(Box<Group>, mpsc::Sender<()>),
     /// Keep records by another policy.
     SetRetention(u64, RetentionPolicy),
+    /// Others are to belong to a group.
+    SetTarget(u64, Target),
+    /// Hand the leadership of a group to another replica.
+    TransferLeader(u64, u64),
     /// End a group; tell when nothing touches its files any more.
     EndGroup(u64, Life, mpsc::Sender<()>),
     /// End everything; tell when it is.

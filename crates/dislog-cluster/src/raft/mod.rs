@@ -18,14 +18,16 @@
 //! before anything depends on it; a failed write or sync stops its group for good; the driver never
 //! blocks on a disk.
 //!
-//! Left out: for now each group has one voter, this node. Changes of membership, snapshots and a
-//! transport over the network come with the second node; what they need of this (ticks, the outbox,
-//! truncation, own message types) is here.
+//! Left out: which replicas a group should have (`crate::metadata`), and what carries messages from
+//! node to node (`crate::peers`).
 
 pub(crate) mod driver;
 mod entry;
 pub(crate) mod group;
 pub(crate) mod input;
+mod install;
+mod members_file;
+pub(crate) mod membership;
 pub(crate) mod open;
 mod persist;
 mod rim;

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dislog_log::fs::Fs;
-use dislog_log::{Checkpoint, Log, ReadError};
+use dislog_log::{Checkpoint, Kind, Log, ReadError};
 use dislog_types::PartitionId;
 use raft::{Config, RawNode};
 
 use super::group::{Group, Observer};
+use super::members_file::{self, History, StoredHistory};
+use super::membership::{Course, Target};
 use super::persist::Persist;
 use super::storage::LogStorage;
+use super::transport::Membership;
 use super::vote_file::{self, StoredVote, Vote};
 use super::waiters::{Reads, Waiters};
 use crate::partition::progress::Progress;
@@ -28,7 +31,7 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 64;
 
 /// Ticks between heartbeats, and ticks without one after which there is an election.
 const HEARTBEAT_TICKS: usize = 2;
-const ELECTION_TICKS: usize = 10;
+const ELECTION_TICKS: usize = 8;
 
 /// Bytes of the log read at once while it is replayed.
 const REPLAY_BYTES: u64 = 1 << 20;
@@ -40,8 +43,11 @@ pub(crate) struct OpenGroup {
     pub(crate) log: dislog_log::Config,
     pub(crate) id: PartitionId,
     pub(crate) group: u64,
-    pub(crate) node_id: u64,
-    pub(crate) voters: Vec<u64>,
+    /// This replica.
+    pub(crate) replica: u64,
+    /// Those the group was made with.
+    pub(crate) initial: Vec<u64>,
+    pub(crate) target: Option<Target>,
     pub(crate) policy: RetentionPolicy,
     /// Sees every committed batch from the first; the whole log is replayed for it.
     pub(crate) observer: Option<Box<dyn Observer>>,
@@ -62,9 +68,9 @@ enum Refused {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("{}: {message}", path.display())]
-    Vote { path: PathBuf, message: String },
-    #[error("the log ends at entry {last}, its checkpoint says that {checkpoint} was durable")]
-    Shortened { last: u64, checkpoint: u64 },
+    File { path: PathBuf, message: String },
+    #[error("the log ends at entry {last}, but {known} was durable once")]
+    Shortened { last: u64, known: u64 },
     #[error("{0}")]
     Observer(String),
     #[error("Raft does not start: {0}")]
@@ -108,21 +114,23 @@ impl OpenGroup {
     }
 
     fn build(&mut self, log: &Log, checkpoint: Option<&Checkpoint>) -> Result<Group, Refused> {
-        let vote = self.read_vote(log)?;
+        let history = self.read_members()?;
+        let (since, membership) = history.newest();
+        let alone = membership.voters == [self.replica] && membership.voters_outgoing.is_empty();
+        let vote = self.read_vote(log, alone)?;
         let bounds = log.bounds();
         let checkpointed = checkpoint.map_or(0, |checkpoint| checkpoint.raft_index);
-        if checkpointed > bounds.last_raft_index {
-            let last = bounds.last_raft_index;
-            return Err(Refused::Shortened { last, checkpoint: checkpointed });
+        let known = checkpointed.max(since);
+        if known > bounds.last_raft_index {
+            return Err(Refused::Shortened { last: bounds.last_raft_index, known });
         }
         // What the only voter has stored durably is committed, by definition; otherwise only what
         // is known to be.
-        let committed = match self.voters[..] == [self.node_id] {
-            true => bounds.last_raft_index,
-            false => checkpointed.max(bounds.first_raft_index - 1),
-        };
-        let machine = self.replay(log, checkpoint, committed)?;
-        let storage = LogStorage::new(log.clone(), vote, self.voters.clone(), committed);
+        let floor = known.max(bounds.first_raft_index - 1);
+        let limit = if alone { bounds.last_raft_index } else { floor };
+        let machine = self.replay(log, checkpoint, floor, limit)?;
+        let committed = machine.applied;
+        let storage = LogStorage::new(log.clone(), vote, history, committed);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&self.raft_config(machine.applied), storage, &logger)?;
         let mut upkeep = Upkeep::new(self.policy, checkpointed, log.segment_count());
@@ -136,7 +144,7 @@ impl OpenGroup {
         };
         let shared = Shared::new(self.id.clone(), self.group, Some(log.clone()), progress, None);
         shared.health().term = vote.term;
-        Ok(Group {
+        let mut group = Group {
             shared: Arc::new(shared),
             dir: self.dir.clone(),
             node,
@@ -149,21 +157,42 @@ impl OpenGroup {
             reads: Reads::default(),
             persist: Persist::default(),
             outbox: Default::default(),
+            installing: None,
+            course: Course::default(),
+            told_others: false,
             opened: None,
             ending: None,
             stopped: false,
-        })
+        };
+        group.publish_membership();
+        if let Some(target) = self.target.take() {
+            group.set_target(target);
+        }
+        Ok(group)
+    }
+
+    /// Who belongs to the group as of the newest entry that is known to be committed.
+    fn read_members(&self) -> Result<History, Refused> {
+        let path = members_file::path(&self.dir);
+        let refused = |message| Refused::File { path: path.clone(), message };
+        let stored = members_file::read(&*self.fs, &self.dir);
+        match stored.map_err(|error| refused(error.to_string()))? {
+            StoredHistory::None => Ok(History::since(0, Membership::of(self.initial.clone()))),
+            StoredHistory::History(history) => Ok(history),
+            StoredHistory::Damaged => Err(refused(
+                "it is damaged; this replica does not know whose votes count".to_owned(),
+            )),
+        }
     }
 
     /// The newest term and vote. A vote that cannot be read matters only if there are others who
     /// count on it.
-    fn read_vote(&self, log: &Log) -> Result<Vote, Refused> {
+    fn read_vote(&self, log: &Log, alone: bool) -> Result<Vote, Refused> {
         let path = vote_file::path(&self.dir);
-        let refused = |message| Refused::Vote { path: path.clone(), message };
+        let refused = |message| Refused::File { path: path.clone(), message };
         let stored = vote_file::read(&*self.fs, &self.dir);
         let stored = stored.map_err(|error| refused(error.to_string()))?;
         let last_term = log.bounds().last_term;
-        let alone = self.voters[..] == [self.node_id];
         match stored {
             StoredVote::Vote(vote) if vote.term >= last_term => Ok(vote),
             StoredVote::None if last_term == 0 => Ok(Vote::default()),
@@ -172,20 +201,21 @@ impl OpenGroup {
                 Ok(Vote { term: last_term, voted_for: 0 })
             }
             _ => Err(refused(
-                "the vote is bad, missing or older than the log; this replica might vote twice. \
-                 Remove the replica and add it anew"
+                "the vote is bad, missing or older than the log; this replica might vote twice"
                     .to_owned(),
             )),
         }
     }
 
-    /// The state after the entry at `committed`: from the checkpoint on if its state can be read,
-    /// else from the beginning of the log.
+    /// The state after the entry at `limit`: from the checkpoint on if its state can be read, else
+    /// from the beginning of the log. Behind `floor` it stops before a change of membership, which
+    /// is Raft's to carry out.
     fn replay(
         &mut self,
         log: &Log,
         checkpoint: Option<&Checkpoint>,
-        committed: u64,
+        floor: u64,
+        limit: u64,
     ) -> Result<StateMachine, Refused> {
         let bounds = log.bounds();
         let whole = self.observer.is_some();
@@ -194,18 +224,20 @@ impl OpenGroup {
             Some(machine) if machine.applied + 1 >= bounds.first_raft_index => machine,
             _ => {
                 let first = log.frames(bounds.first_raft_index, bounds.first_raft_index + 1, 1);
-                let offset = match committed >= bounds.first_raft_index {
+                let offset = match limit >= bounds.first_raft_index {
                     true => first?.first().map_or(bounds.end_offset, |frame| frame.base_offset),
                     false => bounds.end_offset,
                 };
                 StateMachine::new(bounds.first_raft_index - 1, bounds.start_offset, offset)
             }
         };
-        while machine.applied < committed {
-            for frame in log.frames(machine.applied + 1, committed + 1, REPLAY_BYTES)? {
+        while machine.applied < limit {
+            for frame in log.frames(machine.applied + 1, limit + 1, REPLAY_BYTES)? {
+                if frame.kind == Kind::Membership && frame.raft_index > floor {
+                    return Ok(machine);
+                }
                 machine.apply(&frame)?;
-                if let (Some(observer), dislog_log::Kind::Batch) = (&mut self.observer, frame.kind)
-                {
+                if let (Some(observer), Kind::Batch) = (&mut self.observer, frame.kind) {
                     observer.applied(&frame).map_err(Refused::Observer)?;
                 }
             }
@@ -216,7 +248,7 @@ impl OpenGroup {
     /// What is not yet committed has no limit of its own: the permits of appends bound it.
     fn raft_config(&self, applied: u64) -> Config {
         Config {
-            id: self.node_id,
+            id: self.replica,
             applied,
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,

@@ -5,6 +5,7 @@
 //! meanwhile goes with the next sync. That is the group commit: under load, a sync carries
 //! everything that arrived during the one before.
 
+use super::members_file::History;
 use super::vote_file::Vote;
 
 /// While the disk is full, how long until the next attempt to write what is staged.
@@ -34,6 +35,20 @@ struct Staged {
     entries: bool,
     bytes: u64,
     vote: Option<Vote>,
+    members: Option<History>,
+}
+
+/// What a sync makes durable beside what is staged in the log.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) vote: Option<Vote>,
+    pub(super) members: Option<History>,
+}
+
+impl Staged {
+    fn is_empty(&self) -> bool {
+        !self.entries && self.vote.is_none() && self.members.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +69,21 @@ impl Persist {
         self.staged.vote = Some(vote);
     }
 
-    /// Begins a sync if there is something to sync and it is time; returns how many bytes and the
-    /// vote that go with it.
-    pub(super) fn begin(&mut self, now_ms: i64) -> Option<(u64, Option<Vote>)> {
+    /// Takes note of other members to be written.
+    pub(super) fn stage_members(&mut self, members: History) {
+        self.staged.members = Some(members);
+    }
+
+    /// Begins a sync if there is something to sync and it is time; returns how many bytes, and what
+    /// goes with them.
+    pub(super) fn begin(&mut self, now_ms: i64) -> Option<(u64, Beside)> {
         let waiting = self.disk_full.is_some_and(|full| now_ms < full.retry_ms);
-        let idle = !self.staged.entries && self.staged.vote.is_none();
-        if self.in_flight.is_some() || waiting || idle {
+        if self.in_flight.is_some() || waiting || self.staged.is_empty() {
             return None;
         }
         let staged = std::mem::take(&mut self.staged);
-        let begun = (staged.bytes, staged.vote);
+        let beside = Beside { vote: staged.vote, members: staged.members.clone() };
+        let begun = (staged.bytes, beside);
         self.in_flight = Some((self.last_ready, staged));
         Some(begun)
     }
@@ -84,6 +104,7 @@ impl Persist {
         self.staged.bytes += staged.bytes;
         // A newer vote supersedes the one that could not be written.
         self.staged.vote = self.staged.vote.or(staged.vote);
+        self.staged.members = self.staged.members.take().or(staged.members);
         let since_ms = self.disk_full.map_or(now_ms, |full| full.since_ms);
         let retry_ms = now_ms.saturating_add(DISK_FULL_RETRY_MS);
         self.disk_full = Some(DiskFull { since_ms, retry_ms });
@@ -97,12 +118,26 @@ impl Persist {
 
     /// The newest Ready, if nothing stands between it and being durable but that nobody said so.
     pub(super) fn skip(&mut self) -> Option<u64> {
-        let busy = self.in_flight.is_some() || self.staged.entries || self.staged.vote.is_some();
+        let busy = self.in_flight.is_some() || !self.staged.is_empty();
         if busy || self.persisted == self.last_ready {
             return None;
         }
         self.persisted = self.last_ready;
         Some(self.last_ready)
+    }
+
+    /// Everything up to a Ready is durable by other means, and what was staged is gone; returns its
+    /// bytes.
+    pub(super) fn began_anew(&mut self, ready: u64) -> u64 {
+        self.last_ready = ready;
+        self.persisted = ready;
+        std::mem::take(&mut self.staged).bytes
+    }
+
+    /// Members are on their way to the disk, behind which no checkpoint may be written yet.
+    pub(super) fn has_members(&self) -> bool {
+        let in_flight = self.in_flight.as_ref().and_then(|(_, staged)| staged.members.as_ref());
+        in_flight.or(self.staged.members.as_ref()).is_some()
     }
 
     /// There is room again, or may be: the next attempt is not put off any longer.
@@ -132,7 +167,7 @@ impl Persist {
 
     /// Nothing is under way or waits to be.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && !self.staged.entries && self.staged.vote.is_none()
+        self.in_flight.is_none() && self.staged.is_empty()
     }
 
     /// When there is something to do without any input.

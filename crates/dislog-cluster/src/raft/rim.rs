@@ -17,6 +17,8 @@ pub(super) struct Rim {
     pub(super) syncs: Vec<SyncJob>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) disk: DiskSpace,
+    /// Tells the rest of the node that a group has another leader or other members.
+    pub(super) changed: Box<dyn Fn() + Send>,
     /// Unix milliseconds, as of the input being handled.
     pub(super) now_ms: i64,
 }

@@ -4,16 +4,20 @@
 //! staged and not yet applied stay here in memory (their payloads are shared with the log, not
 //! copied), so that delivering what was just committed never reads the disk in the driver.
 //!
-//! Left out: snapshots. With one voter there is nobody to send one to.
+//! A snapshot is where the log starts, and nothing else: what a replica needs whose peers no longer
+//! have what it lacks is the position to begin at. All that is retained follows as entries.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use dislog_log::{Log, LogError};
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use bytes::Bytes;
+use dislog_log::{Log, LogError, LogStart};
+use prost::Message;
+use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::entry::{self, EntryError, LogEnd};
+use super::members_file::History;
 use super::vote_file::Vote;
 
 /// See the module.
@@ -29,9 +33,39 @@ pub(super) struct LogStorage {
     last_term: u64,
     end: LogEnd,
     recent: VecDeque<Entry>,
+    history: History,
     /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group
     /// stops.
     fault: RefCell<Option<String>>,
+}
+
+/// Where a log starts, in the data of a snapshot; the position and its term are Raft's to carry.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SnapshotStart {
+    /// The offset of the first record behind it, which may be below the start offset.
+    #[prost(uint64, tag = "1")]
+    base_offset: u64,
+    /// The first offset that is retained.
+    #[prost(uint64, tag = "2")]
+    pub(super) start_offset: u64,
+    /// The timestamp of the entry at the position, Unix milliseconds.
+    #[prost(sint64, tag = "3")]
+    timestamp_ms: i64,
+}
+
+impl SnapshotStart {
+    /// What a snapshot says; `None` if its data is not that.
+    pub(super) fn of(snapshot: &Snapshot) -> Option<(LogStart, SnapshotStart)> {
+        let this = SnapshotStart::decode(&snapshot.data[..]).ok()?;
+        let metadata = snapshot.get_metadata();
+        let start = LogStart {
+            raft_index: metadata.index,
+            term: metadata.term,
+            timestamp_ms: this.timestamp_ms,
+            base_offset: this.base_offset,
+        };
+        Some((start, this))
+    }
 }
 
 /// Why entries were not taken.
@@ -47,7 +81,7 @@ pub(super) enum StageError {
 
 impl LogStorage {
     /// The storage of a log of which everything up to `committed` was applied.
-    pub(super) fn new(log: Log, vote: Vote, voters: Vec<u64>, committed: u64) -> LogStorage {
+    pub(super) fn new(log: Log, vote: Vote, history: History, committed: u64) -> LogStorage {
         let bounds = log.bounds();
         assert!(committed <= bounds.last_raft_index, "what is committed is in the log");
         let hard_state = HardState {
@@ -56,9 +90,10 @@ impl LogStorage {
             commit: committed,
             ..HardState::default()
         };
-        let conf_state = ConfState { voters, ..ConfState::default() };
+        let conf_state = history.newest().1.to_raft();
         LogStorage {
             initial: RaftState::new(hard_state, conf_state),
+            history,
             first_index: bounds.first_raft_index,
             last_index: bounds.last_raft_index,
             last_term: bounds.last_term,
@@ -107,6 +142,26 @@ impl LogStorage {
     /// Takes note that the log's head was deleted.
     pub(super) fn head_moved(&mut self) {
         self.first_index = self.log.bounds().first_raft_index;
+        self.history.forget_before(self.first_index - 1);
+    }
+
+    /// Takes note that the log began anew, with this history.
+    pub(super) fn began_anew(&mut self, history: History) {
+        let bounds = self.log.bounds();
+        self.first_index = bounds.first_raft_index;
+        (self.last_index, self.last_term) = (bounds.last_raft_index, bounds.last_term);
+        self.end = LogEnd { offset: bounds.end_offset, timestamp_ms: bounds.last_timestamp_ms };
+        self.recent.clear();
+        self.history = history;
+    }
+
+    /// Who belonged to the group, and since when.
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
     }
 
     /// Why reading failed, if it did.
@@ -196,7 +251,21 @@ impl Storage for LogStorage {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let start = self.log.start();
+        let membership = self.history.at(start.raft_index);
+        let Some(membership) = membership.filter(|_| start.raft_index >= request_index) else {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let data = SnapshotStart {
+            base_offset: start.base_offset,
+            start_offset: self.log.bounds().start_offset,
+            timestamp_ms: start.timestamp_ms,
+        };
+        let mut snapshot = Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (start.raft_index, start.term);
+        metadata.set_conf_state(membership.to_raft());
+        Ok(snapshot)
     }
 }

@@ -7,16 +7,18 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::{io, iter};
 
 use dislog_log::fs::Fs;
-use dislog_log::{Checkpoint, Log, LogError};
+use dislog_log::{Checkpoint, Log, LogError, LogStart};
 
 use super::driver::Input;
+use super::members_file::{self, History};
+use super::persist::Beside;
 use super::vote_file::{self, Vote};
 use crate::partition::retention::{self, Due, RetentionPolicy};
 
@@ -24,10 +26,29 @@ use crate::partition::retention::{self, Due, RetentionPolicy};
 pub(super) struct SyncJob {
     pub(super) group: u64,
     pub(super) log: Log,
-    /// Where the vote file is, and the vote to put there first.
-    pub(super) vote: Option<(PathBuf, Vote)>,
+    /// The directory of the log.
+    pub(super) dir: PathBuf,
+    /// What to put there first.
+    pub(super) beside: Beside,
     /// Bytes of the entries.
     pub(super) bytes: u64,
+}
+
+/// Begins a log anew at another start.
+pub(super) struct InstallJob {
+    pub(super) group: u64,
+    pub(super) log: Log,
+    pub(super) dir: PathBuf,
+    pub(super) vote: Vote,
+    pub(super) history: History,
+    pub(super) start: LogStart,
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// What an [`InstallJob`] came to.
+pub(crate) struct Installed {
+    pub(super) group: u64,
+    pub(super) result: Result<(), LogError>,
 }
 
 /// What a [`SyncJob`] came to.
@@ -73,6 +94,7 @@ struct Queue {
 #[derive(Default)]
 struct Jobs {
     syncs: VecDeque<SyncJob>,
+    installs: VecDeque<InstallJob>,
     upkeep: VecDeque<UpkeepJob>,
     ended: bool,
 }
@@ -106,6 +128,11 @@ impl SyncThreads {
         self.queue.changed.notify_one();
     }
 
+    pub(super) fn install(&self, job: InstallJob) {
+        self.queue.jobs().installs.push_back(job);
+        self.queue.changed.notify_one();
+    }
+
     pub(super) fn upkeep(&self, job: UpkeepJob) {
         self.queue.jobs().upkeep.push_back(job);
         self.queue.changed.notify_one();
@@ -120,6 +147,7 @@ impl SyncThreads {
 
 enum Job {
     Sync(SyncJob),
+    Install(InstallJob),
     Upkeep(UpkeepJob),
 }
 
@@ -133,6 +161,9 @@ impl Queue {
         loop {
             if let Some(job) = jobs.syncs.pop_front() {
                 return Some(Job::Sync(job));
+            }
+            if let Some(job) = jobs.installs.pop_front() {
+                return Some(Job::Install(job));
             }
             if let Some(job) = jobs.upkeep.pop_front() {
                 return Some(Job::Upkeep(job));
@@ -148,6 +179,7 @@ impl Queue {
         while let Some(job) = self.next() {
             let outcome = match job {
                 Job::Sync(job) => Input::Synced(tools.sync(&job)),
+                Job::Install(job) => Input::Installed(tools.install(job)),
                 Job::Upkeep(job) => Input::Kept(tools.upkeep(job)),
             };
             if tools.results.send(outcome).is_err() {
@@ -161,14 +193,39 @@ impl Tools {
     /// Does a sync; blocks.
     pub(super) fn sync(&self, job: &SyncJob) -> Synced {
         // produce 7: write and sync everything staged; the vote first, if there is one.
-        let result = guarded("sync", job.log_name(), || {
-            if let Some((dir, vote)) = &job.vote {
-                vote_file::write(&*self.fs, dir, *vote)
-                    .map_err(|error| vote_error(vote_file::path(dir), &error))?;
-            }
+        let result = guarded("sync", job.dir.clone(), || {
+            self.write_beside(&job.dir, job.beside.vote, job.beside.members.as_ref())?;
             job.log.flush().map(|_| ())
         });
         Synced { group: job.group, result }
+    }
+
+    fn write_beside(
+        &self,
+        dir: &Path,
+        vote: Option<Vote>,
+        members: Option<&History>,
+    ) -> Result<(), LogError> {
+        if let Some(vote) = vote {
+            vote_file::write(&*self.fs, dir, vote)
+                .map_err(|error| file_error(vote_file::path(dir), &error))?;
+        }
+        if let Some(members) = members {
+            members_file::write(&*self.fs, dir, members)
+                .map_err(|error| file_error(members_file::path(dir), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Interrupted behind the members, the replica finds that they are of a position its log does
+    /// not have, and is not used again: better than one that counts the wrong votes.
+    fn install(&self, job: InstallJob) -> Installed {
+        let InstallJob { group, log, dir, vote, history, start, checkpoint } = job;
+        let result = guarded("begin anew", dir.clone(), || {
+            self.write_beside(&dir, Some(vote), Some(&history))?;
+            log.reset(&start, &checkpoint)
+        });
+        Installed { group, result }
     }
 
     fn upkeep(&self, job: UpkeepJob) -> Kept {
@@ -184,15 +241,6 @@ impl Tools {
     }
 }
 
-impl SyncJob {
-    fn log_name(&self) -> PathBuf {
-        match &self.vote {
-            Some((dir, _)) => dir.clone(),
-            None => PathBuf::from(format!("group {}", self.group)),
-        }
-    }
-}
-
 /// A panic in the log stops that log alone; the outcome of what it was doing is not known.
 fn guarded<T>(
     operation: &'static str,
@@ -205,7 +253,7 @@ fn guarded<T>(
     })
 }
 
-fn vote_error(path: PathBuf, error: &io::Error) -> LogError {
+fn file_error(path: PathBuf, error: &io::Error) -> LogError {
     match error.kind() {
         io::ErrorKind::StorageFull => LogError::DiskFull { path },
         _ => LogError::Stopped { operation: "write", path, message: error.to_string() },

@@ -81,30 +81,53 @@ impl Waiters {
     }
 }
 
+/// Ticks after which a read that nobody confirmed is given up: its question was lost.
+const READ_TICKS_MAX: u64 = 20;
+
 /// Linearizable reads under way, by the number that stands for them in Raft.
 #[derive(Default)]
 pub(super) struct Reads {
-    asked: VecDeque<(u64, oneshot::Sender<Result<(), ReadError>>)>,
+    asked: VecDeque<Asked>,
     /// Confirmed, waiting until this raft_index is applied.
     confirmed: Vec<(u64, oneshot::Sender<Result<(), ReadError>>)>,
     next_number: u64,
+    ticks: u64,
+}
+
+struct Asked {
+    number: u64,
+    tick: u64,
+    reply: oneshot::Sender<Result<(), ReadError>>,
 }
 
 impl Reads {
-    /// Takes on a read; returns the context that stands for it.
-    pub(super) fn push(&mut self, reply: oneshot::Sender<Result<(), ReadError>>) -> Vec<u8> {
+    /// Takes on a read; returns the context that stands for it among those of all replicas.
+    pub(super) fn push(
+        &mut self,
+        replica: u64,
+        reply: oneshot::Sender<Result<(), ReadError>>,
+    ) -> Vec<u8> {
         self.next_number += 1;
-        self.asked.push_back((self.next_number, reply));
-        self.next_number.to_le_bytes().to_vec()
+        let number = self.next_number;
+        self.asked.push_back(Asked { number, tick: self.ticks, reply });
+        [number.to_le_bytes(), replica.to_le_bytes()].concat()
+    }
+
+    /// Some time passed.
+    pub(super) fn tick(&mut self, id: &PartitionId) {
+        self.ticks += 1;
+        let lost = |asked: &Asked| asked.tick + READ_TICKS_MAX < self.ticks;
+        while let Some(asked) = self.asked.pop_front_if(|asked| lost(asked)) {
+            let _ = asked.reply.send(Err(ReadError::NoLeader(id.clone())));
+        }
     }
 
     /// Raft confirmed the read of `context`, and with it those asked before: it may be served once
     /// `raft_index` is applied.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
-        let Ok(number) = context.try_into().map(u64::from_le_bytes) else { return };
-        while self.asked.front().is_some_and(|(asked, _)| *asked <= number) {
-            let (_, reply) = self.asked.pop_front().expect("there is a first");
-            self.confirmed.push((raft_index, reply));
+        let Some(number) = context.first_chunk().copied().map(u64::from_le_bytes) else { return };
+        while let Some(asked) = self.asked.pop_front_if(|asked| asked.number <= number) {
+            self.confirmed.push((raft_index, asked.reply));
         }
     }
 
@@ -117,8 +140,8 @@ impl Reads {
 
     /// There is no leader any more that could confirm.
     pub(super) fn fail(&mut self, id: &PartitionId) {
-        let confirmed = self.confirmed.drain(..);
-        for (_, reply) in self.asked.drain(..).chain(confirmed) {
+        let confirmed = self.confirmed.drain(..).map(|(_, reply)| reply);
+        for reply in self.asked.drain(..).map(|asked| asked.reply).chain(confirmed) {
             let _ = reply.send(Err(ReadError::NoLeader(id.clone())));
         }
     }

@@ -44,6 +44,7 @@ pub fn config(data_dir: &Path) -> Config {
             retention_bytes: 0,
             retention_ms: 0,
             segment_bytes: 1 << 20,
+            replicas: 3,
         },
         appends_in_flight_bytes_max: 4 << 20,
         sync_threads: 2,

@@ -1,0 +1,208 @@
+//! Gossip at work: a thread that owns it, brings it packets and time, and does what it wants.
+//!
+//! It also brings the node into its cluster. A node that belongs to none joins the first that it
+//! hears of. If so many as expected see each other and none has a cluster, the one with the lowest
+//! id founds it: the others hear of it like of any other. A node that belongs to one never founds
+//! another, whatever it hears.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Action, Event, Gossip, Member};
+use crate::metadata::command::RegisterNode;
+use crate::node::Node;
+use crate::node_file::ClusterIds;
+
+/// Packets that wait for the thread; more are lost, which gossip does not mind.
+pub(crate) const PACKETS_WAITING_MAX: usize = 1_024;
+
+/// How often seeds are asked while nobody answers: often at first, when nodes start together.
+const ASK_SEEDS_FIRST_MS: i64 = 200;
+const ASK_SEEDS_MAX_MS: i64 = 5_000;
+
+/// The longest the thread sleeps: clocks are set, and then a time comes sooner.
+const SLEEP_MAX_MS: i64 = 60_000;
+
+/// What the thread is told.
+pub(crate) enum Heard {
+    /// A peer sent a packet.
+    Packet(Bytes),
+    /// The node belongs to a cluster now, or knows more of it.
+    Cluster,
+    /// The node goes for good: others should not wait for it.
+    Leave,
+    /// The node closes.
+    End,
+}
+
+/// See the module.
+pub(crate) struct Agent {
+    node: Arc<Node>,
+    gossip: Gossip,
+    seeds: Vec<String>,
+    expected: usize,
+    ask_ms: i64,
+    ask_again_ms: i64,
+}
+
+impl Agent {
+    /// Begins to take part.
+    pub(crate) fn new(node: Arc<Node>, seeds: Vec<String>, bootstrap_expect: u32) -> Agent {
+        let now_ms = node.clock.now_ms();
+        let incarnation = now_ms.max(1).unsigned_abs();
+        let me = Member { incarnation, ..member(&node) };
+        let seed = node.fs.random();
+        Agent {
+            gossip: Gossip::new(me, seed),
+            node,
+            seeds,
+            expected: usize::try_from(bootstrap_expect).unwrap_or(usize::MAX),
+            ask_ms: now_ms,
+            ask_again_ms: ASK_SEEDS_FIRST_MS,
+        }
+    }
+
+    /// Works until told to end.
+    pub(crate) fn run(mut self, heard: &Receiver<Heard>) {
+        loop {
+            self.ask_seeds();
+            self.act();
+            let told = match self.sleep_ms() {
+                None => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(ms) => heard.recv_timeout(Duration::from_millis(ms)),
+            };
+            let now_ms = self.node.clock.now_ms();
+            match told {
+                Ok(Heard::Packet(packet)) => self.gossip.receive(packet, now_ms),
+                Ok(Heard::Cluster) => self.gossip.update(member(&self.node), now_ms),
+                Ok(Heard::Leave) => self.gossip.leave(now_ms),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.gossip.tick(now_ms);
+        }
+    }
+
+    fn sleep_ms(&self) -> Option<u64> {
+        let ask_ms = self.is_lonely().then_some(self.ask_ms);
+        let next_ms = self.gossip.deadline_ms().into_iter().chain(ask_ms).min()?;
+        let left_ms = next_ms.saturating_sub(self.node.clock.now_ms());
+        Some(left_ms.clamp(0, SLEEP_MAX_MS).unsigned_abs())
+    }
+
+    /// There is somebody to look for, and nobody was found.
+    fn is_lonely(&self) -> bool {
+        self.gossip.members().next().is_none() && self.addresses().next().is_some()
+    }
+
+    /// Where others may be: the seeds, and whom the metadata knows.
+    fn addresses(&self) -> impl Iterator<Item = String> {
+        let state = self.node.metadata.state();
+        let known: Vec<String> = state.nodes().map(|node| node.told.address.clone()).collect();
+        let mut addresses: Vec<String> = self.seeds.iter().cloned().chain(known).collect();
+        addresses.retain(|address| *address != self.node.told.address);
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.into_iter()
+    }
+
+    fn ask_seeds(&mut self) {
+        let now_ms = self.node.clock.now_ms();
+        if !self.is_lonely() {
+            self.ask_again_ms = ASK_SEEDS_FIRST_MS;
+            return;
+        }
+        if now_ms < self.ask_ms {
+            return;
+        }
+        for address in self.addresses() {
+            self.gossip.announce(&address, now_ms);
+        }
+        self.ask_ms = now_ms.saturating_add(self.ask_again_ms);
+        self.ask_again_ms = (self.ask_again_ms * 2).min(ASK_SEEDS_MAX_MS);
+    }
+
+    fn act(&mut self) {
+        let actions = self.gossip.actions();
+        let mut news = false;
+        for action in actions {
+            match action {
+                Action::Send { peer, packet } => self.node.routes.send_gossip(&peer, packet),
+                Action::Event(event) => {
+                    news = true;
+                    self.tell(event);
+                }
+            }
+        }
+        if news && self.node.cluster().is_none() {
+            self.look_for_cluster();
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        match event {
+            Event::Joined(member) | Event::Changed(member) => {
+                tracing::info!(node_id = member.node_id, address = member.address, "sees a node");
+                self.node.routes.set_address(member.node_id, &member.address);
+                // One that has not entered the cluster yet is no node of it.
+                if member.cluster_id != 0 {
+                    self.node.is_alive(registration(member));
+                }
+            }
+            Event::Left(member) => {
+                tracing::info!(node_id = member.node_id, "a node left");
+                self.node.is_gone(member.node_id);
+            }
+            Event::Failed(member) => {
+                tracing::warn!(node_id = member.node_id, "a node does not answer");
+                self.node.is_gone(member.node_id);
+            }
+        }
+    }
+
+    fn look_for_cluster(&mut self) {
+        let found = self.gossip.members().find(|member| member.cluster_id != 0);
+        let entered = match found {
+            Some(member) => {
+                let (cluster_id, founder) = (member.cluster_id, member.founder);
+                tracing::info!(cluster_id = format!("{cluster_id:016x}"), "joining a cluster");
+                self.node.join_cluster(ClusterIds { cluster_id, founder })
+            }
+            None if self.is_to_found() => self.node.found_cluster(),
+            None => return,
+        };
+        match entered {
+            Ok(()) => self.gossip.update(member(&self.node), self.node.clock.now_ms()),
+            Err(error) => tracing::error!(%error, "cannot enter the cluster"),
+        }
+    }
+
+    fn is_to_found(&self) -> bool {
+        let mut members = self.gossip.members().map(|member| member.node_id);
+        let count = self.gossip.members().count() + 1;
+        self.expected > 0 && count >= self.expected && members.all(|id| id > self.node.node_id)
+    }
+}
+
+fn member(node: &Node) -> Member {
+    let RegisterNode { node_id, address, name, rack, metadata_replica } = node.told.clone();
+    let cluster = node.cluster();
+    Member {
+        node_id,
+        address,
+        name,
+        rack,
+        cluster_id: cluster.map_or(0, |cluster| cluster.cluster_id),
+        founder: cluster.map_or(0, |cluster| cluster.founder),
+        metadata_replica,
+        incarnation: 0,
+    }
+}
+
+fn registration(member: Member) -> RegisterNode {
+    let Member { node_id, address, name, rack, metadata_replica, .. } = member;
+    RegisterNode { node_id, address, name, rack, metadata_replica }
+}

@@ -1,0 +1,267 @@
+//! What the threads and handles of a node share, and how the node enters its cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use dislog_log::fs::Fs;
+use dislog_types::PartitionId;
+use dislog_types::time::Clock;
+use tokio::sync::watch;
+
+use crate::error::OpenError;
+use crate::metadata::command::RegisterNode;
+use crate::metadata::controller::Seen;
+use crate::metadata::reconciler::{self, Partitions, Wake};
+use crate::metadata::{self, Follow, Metadata};
+use crate::node_file::{self, ClusterIds, NodeFile};
+use crate::partition::Partition;
+use crate::partition::port::Port;
+use crate::partition::retention::RetentionPolicy;
+use crate::peers::routes::Routes;
+use crate::raft::driver::Input;
+use crate::raft::open::OpenGroup;
+
+/// The size of the metadata's segments: it is small, and never trimmed.
+const METADATA_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// See the module.
+pub(crate) struct Node {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) partitions_dir: PathBuf,
+    pub(crate) node_id: u64,
+    pub(crate) metadata_replica: u64,
+    /// What the node says of itself.
+    pub(crate) told: RegisterNode,
+    /// How long a node may be away before its replicas are given to others.
+    pub(crate) replace_after: Duration,
+    pub(crate) port: Arc<Port>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) metadata: Arc<Metadata>,
+    /// Set once, when the node enters a cluster.
+    metadata_log: OnceLock<Partition>,
+    cluster: OnceLock<ClusterIds>,
+    pub(crate) partitions: Partitions,
+    /// One past the offset of the last command carried out here.
+    pub(crate) reconciled: watch::Sender<u64>,
+    /// Of capacity one: a wake that is still to come covers this one, too.
+    pub(crate) wake: SyncSender<Wake>,
+    presence: Mutex<Presence>,
+}
+
+/// Who is there, as gossip has it.
+#[derive(Default)]
+struct Presence {
+    alive: BTreeMap<u64, RegisterNode>,
+    gone_since: BTreeMap<u64, Instant>,
+}
+
+/// What a node is made of.
+pub(crate) struct NodeConfig {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) file: NodeFile,
+    pub(crate) told: RegisterNode,
+    pub(crate) replace_after: Duration,
+    pub(crate) port: Arc<Port>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) wake: SyncSender<Wake>,
+}
+
+impl Node {
+    pub(crate) fn new(config: NodeConfig) -> Node {
+        let NodeConfig { fs, clock, data_dir, file, told, replace_after, port, routes, wake } =
+            config;
+        let partitions_dir = partitions_dir(&data_dir);
+        let node_id = file.node_id;
+        routes.set_node(file.metadata_replica, node_id);
+        let alive = BTreeMap::from([(node_id, told.clone())]);
+        Node {
+            fs,
+            clock,
+            data_dir,
+            partitions_dir,
+            node_id,
+            metadata_replica: file.metadata_replica,
+            told,
+            replace_after,
+            port,
+            routes,
+            metadata: Arc::new(Metadata::default()),
+            metadata_log: OnceLock::new(),
+            cluster: OnceLock::new(),
+            partitions: Partitions::default(),
+            reconciled: watch::Sender::new(0),
+            wake,
+            presence: Mutex::new(Presence { alive, gone_since: BTreeMap::new() }),
+        }
+    }
+
+    /// The cluster, once the node belongs to one.
+    pub(crate) fn cluster(&self) -> Option<ClusterIds> {
+        self.cluster.get().copied()
+    }
+
+    /// The metadata, once the node belongs to a cluster.
+    pub(crate) fn metadata_log(&self) -> Option<&Partition> {
+        self.metadata_log.get()
+    }
+
+    /// Founds a cluster: of this node, for now.
+    pub(crate) fn found_cluster(&self) -> Result<(), OpenError> {
+        let cluster_id = node_file::random_id(&*self.fs);
+        tracing::info!(cluster_id = format!("{cluster_id:016x}"), "founding a cluster");
+        self.join_cluster(ClusterIds { cluster_id, founder: self.metadata_replica })
+    }
+
+    /// Joins a cluster, for good.
+    pub(crate) fn join_cluster(&self, cluster: ClusterIds) -> Result<(), OpenError> {
+        let NodeFile { node_id, metadata_replica, .. } = self.file();
+        let file = NodeFile { node_id, metadata_replica, cluster: Some(cluster) };
+        node_file::write(&*self.fs, &self.data_dir, file)?;
+        self.enter_cluster(cluster)
+    }
+
+    /// Begins to follow the metadata of the cluster that the node belongs to.
+    pub(crate) fn enter_cluster(&self, cluster: ClusterIds) -> Result<(), OpenError> {
+        self.routes.set_cluster(cluster.cluster_id);
+        let log = self.open_metadata(cluster.founder)?;
+        let entered = self.cluster.set(cluster).is_ok() && self.metadata_log.set(log).is_ok();
+        assert!(entered, "a node enters one cluster, once");
+        self.wake_reconciler();
+        Ok(())
+    }
+
+    fn file(&self) -> NodeFile {
+        let cluster = self.cluster.get().copied();
+        NodeFile { node_id: self.node_id, metadata_replica: self.metadata_replica, cluster }
+    }
+
+    fn open_metadata(&self, founder: u64) -> Result<Partition, OpenError> {
+        let id = Metadata::partition();
+        let dir = reconciler::metadata_dir(&self.partitions_dir);
+        self.fs.create_dir_all(&dir).map_err(unusable(&dir))?;
+        self.fs.sync_dir(&self.partitions_dir).map_err(unusable(&self.partitions_dir))?;
+        let follow =
+            Follow { metadata: Arc::clone(&self.metadata), wake: self.wake.clone() };
+        let log = dislog_log::Config {
+            segment_bytes: METADATA_SEGMENT_BYTES,
+            ..dislog_log::Config::default()
+        };
+        let open = OpenGroup {
+            fs: Arc::clone(&self.fs),
+            dir: dir.clone(),
+            log,
+            id,
+            group: metadata::GROUP,
+            replica: self.metadata_replica,
+            initial: vec![founder],
+            target: None,
+            policy: RetentionPolicy::KEEP_ALL,
+            observer: Some(Box::new(follow)),
+        };
+        let opened = open.open();
+        let partition = Partition::new(opened.shared, Arc::clone(&self.port));
+        let Some(group) = opened.group else {
+            let message = partition.status().fault.unwrap_or_default();
+            let message = format!("the metadata cannot be used: {message}");
+            return Err(OpenError::Unusable { path: dir, message });
+        };
+        let alone = !group.has_peers();
+        let (sender, started) = mpsc::channel();
+        if self.port.send(Input::AddGroup(group, sender)).is_ok() && alone {
+            // It hangs up once the group serves, or cannot.
+            let _ = started.recv();
+        }
+        Ok(partition)
+    }
+
+    /// A node is alive, and is as it says.
+    pub(crate) fn is_alive(&self, told: RegisterNode) {
+        let mut presence = self.presence();
+        presence.gone_since.remove(&told.node_id);
+        presence.alive.insert(told.node_id, told);
+        drop(presence);
+        self.wake_reconciler();
+    }
+
+    /// A node is gone.
+    pub(crate) fn is_gone(&self, node_id: u64) {
+        let mut presence = self.presence();
+        presence.alive.remove(&node_id);
+        presence.gone_since.entry(node_id).or_insert_with(Instant::now);
+        drop(presence);
+        self.wake_reconciler();
+    }
+
+    /// Whether a node is alive, as far as this one knows.
+    pub(crate) fn sees(&self, node_id: u64) -> bool {
+        self.presence().alive.contains_key(&node_id)
+    }
+
+    /// Who is there and who has been gone too long, and when the next will have been. Of `nodes`
+    /// that were never seen, it counts from now.
+    pub(crate) fn seen(&self, nodes: impl Iterator<Item = u64>) -> (Seen, Option<Duration>) {
+        let mut presence = self.presence();
+        for node_id in nodes {
+            if !presence.alive.contains_key(&node_id) {
+                presence.gone_since.entry(node_id).or_insert_with(Instant::now);
+            }
+        }
+        let (mut absent, mut next) = (BTreeSet::new(), None::<Duration>);
+        for (node_id, since) in &presence.gone_since {
+            match self.replace_after.checked_sub(since.elapsed()) {
+                Some(left) if !left.is_zero() => next = Some(next.map_or(left, |n| n.min(left))),
+                _ => drop(absent.insert(*node_id)),
+            }
+        }
+        (Seen { alive: presence.alive.clone(), absent }, next)
+    }
+
+    pub(crate) fn wake_reconciler(&self) {
+        // Full, it wakes anyway; without a reconciler the node is closing.
+        let _ = self.wake.try_send(Wake::Changed);
+    }
+
+    /// The partition of a name, if it has a replica here.
+    pub(crate) fn partition(&self, id: &PartitionId) -> Option<Partition> {
+        match *id == Metadata::partition() {
+            true => self.metadata_log.get().cloned(),
+            false => self.partitions.open().get(id).cloned(),
+        }
+    }
+
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().expect("nothing panics while it is locked")
+    }
+}
+
+/// Where the partitions of a data directory are.
+pub(crate) fn partitions_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("partitions")
+}
+
+/// An error of the file system, about `path`.
+pub(crate) fn unusable(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |error| OpenError::Unusable { path: path.clone(), message: error.to_string() }
+}
+
+/// Keeps others from opening a data directory.
+pub(crate) fn lock(data_dir: &Path) -> Result<fs::File, OpenError> {
+    fs::create_dir_all(data_dir).map_err(unusable(data_dir))?;
+    let path = data_dir.join("lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(unusable(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(unusable(&path)(error)),
+    }
+}

@@ -1,0 +1,79 @@
+//! Beginning anew: what a replica does that lacks what its peers no longer have.
+//!
+//! The leader sends where its log starts; the replica gives up what it has and begins there. Until
+//! that is durable its Raft state is between two steps, and the group takes no input: what peers
+//! send meanwhile is lost, which Raft does not mind.
+
+use dislog_log::LogStart;
+use raft::Ready;
+
+use super::group::{Group, fault};
+use super::members_file::History;
+use super::rim::Rim;
+use super::storage::SnapshotStart;
+use super::sync_threads::{InstallJob, Installed};
+use super::transport::Membership;
+use crate::partition::shared::Fault;
+use crate::partition::state_machine::StateMachine;
+
+/// A start on its way to the disk.
+pub(super) struct Installing {
+    ready: Ready,
+    history: History,
+    machine: StateMachine,
+}
+
+impl Group {
+    /// Begins to begin anew.
+    pub(super) fn begin_install(&mut self, ready: Ready, rim: &mut Rim) {
+        let snapshot = ready.snapshot();
+        let Some((start, told)) = SnapshotStart::of(snapshot) else {
+            self.stop(Fault::Stopped("the start that the leader sent cannot be read".to_owned()));
+            return;
+        };
+        let Some(log) = self.shared.log.clone() else { return };
+        let (partition, raft_index, offset) = (&self.shared.id, start.raft_index, told.start_offset);
+        tracing::info!(%partition, raft_index, offset, "too far behind; begins anew");
+        let membership = Membership::from_raft(snapshot.get_metadata().get_conf_state());
+        let history = History::since(start.raft_index, membership);
+        let LogStart { raft_index, base_offset, .. } = start;
+        let mut machine = StateMachine::new(raft_index, told.start_offset, base_offset);
+        machine.last_timestamp_ms = start.timestamp_ms;
+        self.waiters.fail(&crate::error::AppendError::UnknownOutcome);
+        rim.threads.install(InstallJob {
+            group: self.number(),
+            log,
+            dir: self.dir.clone(),
+            vote: self.vote,
+            history: history.clone(),
+            start,
+            checkpoint: machine.checkpoint(),
+        });
+        self.installing = Some(Installing { ready, history, machine });
+    }
+
+    /// The log began anew.
+    pub(super) fn installed(&mut self, installed: Installed, rim: &mut Rim) {
+        let Some(Installing { mut ready, history, machine }) = self.installing.take() else { return };
+        if let Err(error) = installed.result {
+            self.stop(fault(&error));
+            return;
+        }
+        self.machine = machine;
+        let storage = self.node.mut_store();
+        storage.began_anew(history);
+        let number = ready.number();
+        rim.disk.dropped(self.persist.began_anew(number));
+        let mut messages = ready.take_messages();
+        messages.append(&mut ready.take_persisted_messages());
+        self.node.advance_append_async(ready);
+        self.node.on_persist_ready(number);
+        self.node.advance_apply_to(self.machine.applied);
+        for (_, waiting) in std::mem::take(&mut self.outbox) {
+            self.send(waiting, rim);
+        }
+        self.send(messages, rim);
+        self.publish_membership();
+        self.publish();
+    }
+}
