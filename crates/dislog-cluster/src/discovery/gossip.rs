@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foca::{
-    Config, Foca, Member as Update, Message, NoCustomBroadcast, PeriodicParams, State, Timer,
+    Config, Foca, Header, Member as Update, Message, NoCustomBroadcast, PeriodicParams, State,
+    Timer,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -14,7 +15,9 @@ use rand::rngs::StdRng;
 use super::identity::Identity;
 use super::lost::Lost;
 use super::outbox::Outbox;
-use super::packet::{PACKET_BYTES_MAX, Packet, PacketError, STRING_BYTES_MAX, WireCodec, unseal};
+use super::packet::{
+    PACKET_BYTES_MAX, Packet, PacketError, STRING_BYTES_MAX, WireCodec, seal, unseal,
+};
 use super::{Action, Event, Member};
 use crate::peers::Peer;
 
@@ -151,6 +154,9 @@ impl Gossip {
     pub(crate) fn tick(&mut self, now_ms: i64) {
         self.outbox.now_ms = now_ms;
         while let Some(timer) = self.outbox.take_due(self.has_news()) {
+            if self.is_moot(&timer) {
+                continue;
+            }
             if let Timer::RemoveDown(identity) = &timer {
                 self.lost.remove_if(identity);
             }
@@ -173,6 +179,16 @@ impl Gossip {
     /// Takes what is to be done, in order.
     pub(crate) fn actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Whether a suspicion comes to its end that was cleared before.
+    ///
+    /// foca 2.0.0 does not act on it, but tells the node that it is dead all the same, which makes
+    /// it come back as another for nothing.
+    fn is_moot(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        let suspect = Update::new(member_id.clone(), *incarnation, State::Suspect);
+        self.entry(member_id.node_id()) != Some(&suspect)
     }
 
     /// What foca may see of a packet, with the header; `None` if nothing.
@@ -221,6 +237,26 @@ impl Gossip {
             self.refused = 0;
         }
         self.settle(result);
+        self.warn_suspect(header.src.node_id());
+    }
+
+    /// Tells a node that was just heard of that it is suspected, if it is: an answer alone does not
+    /// clear it, and what was passed on of the suspicion may have got lost, or come to its end
+    /// while the node slept.
+    fn warn_suspect(&mut self, node_id: u64) {
+        let suspect = self.entry(node_id).filter(|update| update.state() == State::Suspect);
+        let Some(suspect) = suspect.cloned() else { return };
+        let header = Header {
+            src: self.foca.identity().clone(),
+            // How often this node has cleared itself is only news if it is more than is known.
+            src_incarnation: 0,
+            dst: suspect.id().clone(),
+            message: Message::Gossip,
+        };
+        let Some(peer) = self.peer(suspect.id()) else { return };
+        let body = Packet { header, updates: vec![suspect] }.encode();
+        let packet = seal(&body.expect("one member fits into a packet"));
+        self.actions.push(Action::Send { peer, packet });
     }
 
     /// This node has just renewed its identity, since `from` believed it dead, and `from` is told.
