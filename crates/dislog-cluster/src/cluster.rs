@@ -1,7 +1,7 @@
 //! This node's part of the cluster, for the rest of the program: nodes, topics and partitions.
 
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, SyncSender};
 use std::path::Path;
 use std::time::Duration;
 use std::{fmt, fs, io, thread};
@@ -12,6 +12,7 @@ use dislog_types::{PartitionId, TopicName};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::discovery::agent::{Agent, Heard, PACKETS_WAITING_MAX};
 use crate::error::{AppendError, OpenError, TopicError};
 use crate::metadata::Metadata;
 use crate::metadata::command::{Change, Command, MarkNode, RegisterNode, RemoveNode, Standing};
@@ -39,6 +40,7 @@ pub struct Cluster {
 
 struct Inner {
     node: Arc<Node>,
+    gossip: SyncSender<Heard>,
     topic_defaults: TopicSettings,
 }
 
@@ -85,6 +87,7 @@ impl fmt::Debug for Cluster {
 impl Drop for Inner {
     fn drop(&mut self) {
         let _ = self.node.wake.try_send(Wake::End);
+        let _ = self.gossip.try_send(Heard::End);
         let _ = self.node.port.send(Input::Close(None));
     }
 }
@@ -131,8 +134,12 @@ impl Cluster {
 
     /// Takes a frame that a peer sent. Does not block.
     pub fn receive(&self, frame: PeerFrame) {
-        let PeerFrame { cluster_id, node_id, messages, gossip: _, command } = frame;
+        let PeerFrame { cluster_id, node_id, messages, gossip, command } = frame;
         let node = &self.inner.node;
+        if !gossip.is_empty() {
+            // Too many at once are lost, which gossip does not mind.
+            let _ = self.inner.gossip.try_send(Heard::Packet(gossip));
+        }
         if self.cluster_id() != Some(cluster_id) {
             return;
         }
@@ -377,6 +384,7 @@ impl Cluster {
             let _ = closed.await;
         }
         let _ = self.inner.node.wake.try_send(Wake::End);
+        let _ = self.inner.gossip.try_send(Heard::End);
     }
 
     /// Every partition has a leader that can serve (readiness); the names of those that have not,
@@ -481,8 +489,13 @@ fn open(
     let thread = thread::Builder::new().name("dislog-reconciler".to_owned());
     thread.spawn(move || reconciler.run(&wakes)).map_err(unusable(&data_dir))?;
     node.wake_reconciler();
+    let Discovery { seeds, bootstrap_expect, .. } = config.discovery;
+    let agent = Agent::new(Arc::clone(&node), seeds, bootstrap_expect);
+    let (gossip, heard) = mpsc::sync_channel(PACKETS_WAITING_MAX);
+    let thread = thread::Builder::new().name("dislog-gossip".to_owned());
+    thread.spawn(move || agent.run(&heard)).map_err(unusable(&data_dir))?;
     let topic_defaults = config.topic_defaults;
-    Ok(Cluster { inner: Arc::new(Inner { node, topic_defaults }) })
+    Ok(Cluster { inner: Arc::new(Inner { node, gossip, topic_defaults }) })
 }
 
 fn told(discovery: &Discovery, file: NodeFile) -> RegisterNode {

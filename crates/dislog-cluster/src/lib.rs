@@ -24,7 +24,6 @@
 
 mod atomic_file;
 mod cluster;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired in by the cluster"))]
 mod discovery;
 mod error;
 mod metadata;

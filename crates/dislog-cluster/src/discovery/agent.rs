@@ -30,8 +30,6 @@ const SLEEP_MAX_MS: i64 = 60_000;
 pub(crate) enum Heard {
     /// A peer sent a packet.
     Packet(Bytes),
-    /// The node belongs to a cluster now, or knows more of it.
-    Cluster,
     /// The node goes for good: others should not wait for it.
     Leave,
     /// The node closes.
@@ -77,7 +75,6 @@ impl Agent {
             let now_ms = self.node.clock.now_ms();
             match told {
                 Ok(Heard::Packet(packet)) => self.gossip.receive(packet, now_ms),
-                Ok(Heard::Cluster) => self.gossip.update(member(&self.node), now_ms),
                 Ok(Heard::Leave) => self.gossip.leave(now_ms),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return,
@@ -118,7 +115,8 @@ impl Agent {
         if now_ms < self.ask_ms {
             return;
         }
-        for address in self.addresses() {
+        let addresses: Vec<String> = self.addresses().collect();
+        for address in addresses {
             self.gossip.announce(&address, now_ms);
         }
         self.ask_ms = now_ms.saturating_add(self.ask_again_ms);

@@ -21,6 +21,7 @@
 //! Left out: whether a peer is who it says (the server's connections), asking seeds again until one
 //! answers, and what follows from an event (the cluster).
 
+pub(crate) mod agent;
 mod gossip;
 mod identity;
 mod lost;

@@ -1,0 +1,228 @@
+//! Three nodes in one process, on simulated disks, connected by a hub that loses what it is told
+//! to: they find each other, agree, and go on when one is gone.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod node;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dislog_cluster::{
+    AppendError, Appended, Cluster, Discovery, Network, Partition, Peer, PeerFrame, TopicChange,
+    TopicError,
+};
+use dislog_log::fs::SimFs;
+use dislog_types::time::SystemClock;
+use node::{append, config, id, name, read_all};
+
+/// Carries frames between the nodes of this process, by address.
+#[derive(Clone, Default)]
+struct Hub(Arc<Mutex<Wires>>);
+
+#[derive(Default)]
+struct Wires {
+    nodes: HashMap<String, Cluster>,
+    cut: HashSet<String>,
+}
+
+struct Plug {
+    hub: Hub,
+    address: String,
+}
+
+impl Network for Plug {
+    fn send(&self, peer: &Peer, frame: PeerFrame) {
+        let wires = self.hub.0.lock().unwrap();
+        if wires.cut.contains(&self.address) || wires.cut.contains(&*peer.address) {
+            return;
+        }
+        let to = wires.nodes.get(&*peer.address).cloned();
+        drop(wires);
+        if let Some(to) = to {
+            to.receive(frame);
+        }
+    }
+}
+
+impl Hub {
+    fn start(&self, address: &str, fs: &SimFs, discovery: Discovery) -> Cluster {
+        let plug = Plug { hub: self.clone(), address: address.to_owned() };
+        let mut config = config(Path::new("/data"));
+        config.discovery = Discovery { address: address.to_owned(), ..discovery };
+        let (fs, clock) = (Arc::new(fs.clone()), Arc::new(SystemClock));
+        let cluster = Cluster::open(config, fs, clock, Arc::new(plug)).unwrap();
+        self.0.lock().unwrap().nodes.insert(address.to_owned(), cluster.clone());
+        cluster
+    }
+
+    fn cut(&self, address: &str) {
+        self.0.lock().unwrap().cut.insert(address.to_owned());
+    }
+
+    fn heal(&self) {
+        self.0.lock().unwrap().cut.clear();
+    }
+
+    /// The handles would keep the nodes alive.
+    fn clear(&self) {
+        let nodes = std::mem::take(&mut self.0.lock().unwrap().nodes);
+        drop(nodes);
+    }
+}
+
+fn joining(seed: &str) -> Discovery {
+    Discovery { seeds: vec![seed.to_owned()], ..Discovery::default() }
+}
+
+/// Waits until something holds; the condition is looked at often, because what it looks at is in
+/// several nodes.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never: {what}");
+}
+
+fn members(cluster: &Cluster, topic: &str) -> usize {
+    let partitions = cluster.partitions();
+    partitions.iter().filter(|p| p.id == id(topic)).map(|p| p.members.len()).sum()
+}
+
+/// Appends by whichever node leads.
+async fn append_somewhere(nodes: &[&Cluster], topic: &str, value: &str) -> (usize, Appended) {
+    loop {
+        for (number, node) in nodes.iter().enumerate() {
+            let Ok(partition) = node.partition(&id(topic)) else { continue };
+            match append(&partition, &[value]).await {
+                Ok(appended) => return (number, appended),
+                Err(AppendError::NoLeader(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn partition(cluster: &Cluster, topic: &str) -> Partition {
+    cluster.partition(&id(topic)).unwrap()
+}
+
+async fn close(hub: &Hub, nodes: impl IntoIterator<Item = Cluster>) {
+    for node in nodes {
+        node.close().await;
+    }
+    hub.clear();
+}
+
+#[tokio::test]
+async fn one_node_grows_to_three_and_outlives_its_first() {
+    let hub = Hub::default();
+    let disks: Vec<SimFs> = (1..=3).map(SimFs::new).collect();
+    let a = hub.start("a:1", &disks[0], Discovery::default());
+    a.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
+    for value in ["one", "two", "three"] {
+        append(&partition(&a, "t"), &[value]).await.unwrap();
+    }
+    let b = hub.start("b:1", &disks[1], joining("a:1"));
+    let c = hub.start("c:1", &disks[2], joining("a:1"));
+    until("three replicas", || [&a, &b, &c].iter().all(|node| members(node, "t") == 3)).await;
+    assert_eq!(a.cluster_id(), b.cluster_id());
+    for node in [&a, &b, &c] {
+        partition(node, "t").wait_for(2).await.unwrap();
+        assert_eq!(read_all(&partition(node, "t"), 0).await, ["one", "two", "three"]);
+        assert_eq!(node.nodes().iter().filter(|node| node.votes).count(), 3);
+    }
+    let leaders = |node: &Cluster| node.partitions().iter().find_map(|p| p.leader);
+    assert_eq!(leaders(&b), Some(a.node_id()));
+    assert!(matches!(
+        b.create_topic(name("u"), 1, TopicChange::default()).await,
+        Err(TopicError::Append(AppendError::NoLeader(_)))
+    ));
+    assert_eq!(b.forward_changes_to().unwrap().node_id, a.node_id());
+
+    // Linearizable reads by a follower.
+    partition(&c, "t").linearize().await.unwrap();
+
+    hub.cut("a:1");
+    let (_, four) = append_somewhere(&[&b, &c], "t", "four").await;
+    assert_eq!(four.base_offset, 3);
+    hub.heal();
+    until("all have it", || {
+        [&a, &b, &c].iter().all(|node| partition(node, "t").progress().committed_offset == 4)
+    })
+    .await;
+    assert_eq!(read_all(&partition(&a, "t"), 0).await, ["one", "two", "three", "four"]);
+    close(&hub, [a, b, c]).await;
+}
+
+#[tokio::test]
+async fn three_nodes_form_a_cluster_and_start_again_together() {
+    let hub = Hub::default();
+    let disks: Vec<SimFs> = (11..=13).map(SimFs::new).collect();
+    let addresses = ["a:1", "b:1", "c:1"];
+    let forming = || Discovery {
+        seeds: addresses.map(str::to_owned).to_vec(),
+        bootstrap_expect: 3,
+        ..Discovery::default()
+    };
+    let start = || -> Vec<Cluster> {
+        let pairs = addresses.iter().zip(&disks);
+        pairs.map(|(address, disk)| hub.start(address, disk, forming())).collect()
+    };
+    let mut nodes = start();
+    until("one cluster", || {
+        nodes.iter().all(|node| node.nodes().iter().filter(|n| n.votes).count() == 3)
+    })
+    .await;
+    let cluster_id = nodes[0].cluster_id();
+    let leader = nodes.iter().find(|node| node.forward_changes_to().is_none()).unwrap();
+    leader.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
+    until("known", || nodes.iter().all(|node| node.partition(&id("t")).is_ok())).await;
+    let all: Vec<&Cluster> = nodes.iter().collect();
+    for number in 0..20 {
+        append_somewhere(&all, "t", &number.to_string()).await;
+    }
+    close(&hub, nodes).await;
+
+    nodes = start();
+    let all: Vec<&Cluster> = nodes.iter().collect();
+    let (_, next) = append_somewhere(&all, "t", "20").await;
+    assert_eq!(next.base_offset, 20);
+    assert!(nodes.iter().all(|node| node.cluster_id() == cluster_id));
+    let expected: Vec<String> = (0..=20).map(|number| number.to_string()).collect();
+    for node in &nodes {
+        partition(node, "t").wait_for(20).await.unwrap();
+        assert_eq!(read_all(&partition(node, "t"), 0).await, expected);
+    }
+    close(&hub, nodes).await;
+}
+
+#[tokio::test]
+async fn a_node_that_lags_behind_the_start_begins_anew() {
+    let hub = Hub::default();
+    let disks: Vec<SimFs> = (21..=23).map(SimFs::new).collect();
+    let a = hub.start("a:1", &disks[0], Discovery::default());
+    let small = TopicChange { segment_bytes: Some(4 << 10), ..TopicChange::default() };
+    a.create_topic(name("t"), 1, small).await.unwrap();
+    let log = partition(&a, "t");
+    let value = "x".repeat(1_000);
+    for _ in 0..50 {
+        append(&log, &[&value]).await.unwrap();
+    }
+    assert_eq!(log.trim(30).await.unwrap(), 30);
+    until("the head is gone", || log.status().segments < 10).await;
+    let b = hub.start("b:1", &disks[1], joining("a:1"));
+    let c = hub.start("c:1", &disks[2], joining("a:1"));
+    until("three replicas", || [&a, &b, &c].iter().all(|node| members(node, "t") == 3)).await;
+    for node in [&a, &b, &c] {
+        partition(node, "t").wait_for(49).await.unwrap();
+        assert_eq!(partition(node, "t").progress().start_offset, 30);
+        assert_eq!(read_all(&partition(node, "t"), 30).await.len(), 20);
+    }
+    close(&hub, [a, b, c]).await;
+}
