@@ -24,6 +24,8 @@
 
 mod atomic_file;
 mod cluster;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "wired in by the cluster"))]
+mod discovery;
 mod error;
 mod metadata;
 mod node_file;

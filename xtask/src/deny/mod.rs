@@ -19,6 +19,8 @@ const RULES_FILE: &str = "deny.toml";
 #[derive(Debug, Default)]
 struct Rules {
     licences: Vec<String>,
+    /// Licences that are allowed to one crate only.
+    exceptions: Vec<(String, Vec<String>)>,
     /// `name@version`, where the version may be only the first of its numbers.
     skipped: Vec<String>,
     registries: Vec<String>,
@@ -45,7 +47,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>, String> {
     let mut messages: Vec<String> =
         packages.iter().flat_map(|p| check_package(&rules, p)).collect();
     messages.extend(duplicates(&rules, &packages));
-    messages.extend(unused_skips(&rules, &packages));
+    messages.extend(unused_entries(&rules, &packages));
     let finding = |message| Finding::new(Path::new("Cargo.lock"), 1, message);
     Ok(messages.into_iter().map(finding).collect())
 }
@@ -70,16 +72,24 @@ fn parse_rules(text: &str) -> Result<Rules, String> {
         let found = found.and_then(toml::Value::as_array);
         found.ok_or_else(|| format!("{RULES_FILE}: [{section}] needs a list {key:?}"))
     };
-    let strings = |section: &str, key: &str| {
-        list(section, key)
-            .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
+    let strings = |section: &str, key: &str| list(section, key).map(|list| texts(list));
+    let exceptions = table.get("licenses").and_then(|licences| licences.get("exceptions"));
+    let exceptions = exceptions.and_then(toml::Value::as_array).into_iter().flatten();
+    let exception = |entry: &toml::Value| {
+        let name = entry.get("crate")?.as_str()?.to_owned();
+        Some((name, texts(entry.get("allow")?.as_array()?)))
     };
     let skipped = list("bans", "skip")?.iter().filter_map(|entry| entry.get("crate")?.as_str());
     Ok(Rules {
         licences: strings("licenses", "allow")?,
+        exceptions: exceptions.filter_map(exception).collect(),
         skipped: skipped.map(str::to_owned).collect(),
         registries: strings("sources", "allow-registry")?,
     })
+}
+
+fn texts(list: &[toml::Value]) -> Vec<String> {
+    list.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
 fn parse_packages(metadata: &Value) -> Vec<Package> {
@@ -112,7 +122,7 @@ fn check_package(rules: &Rules, package: &Package) -> Vec<String> {
     let mut messages = Vec::new();
     match licence {
         None => messages.push(format!("{name} {version} names no licence: read it and replace it")),
-        Some(licence) if !licence::is_allowed(licence, &rules.licences) => messages.push(format!(
+        Some(licence) if !is_licensed(rules, package, licence) => messages.push(format!(
             "{name} {version} is under {licence:?}, which {RULES_FILE} does not allow: replace it, \
              or argue for the licence there"
         )),
@@ -129,6 +139,13 @@ fn check_package(rules: &Rules, package: &Package) -> Vec<String> {
         Some(_) => {}
     }
     messages
+}
+
+/// Whether the crate can be used under its licence, by the rule or by an exception.
+fn is_licensed(rules: &Rules, package: &Package, licence: &str) -> bool {
+    let exceptions = rules.exceptions.iter().filter(|(name, _)| is(package, name));
+    let allowed = exceptions.flat_map(|(_, licences)| licences).chain(&rules.licences);
+    licence::is_allowed(licence, &allowed.cloned().collect::<Vec<_>>())
 }
 
 fn is_from(source: &str, registries: &[String]) -> bool {
@@ -152,10 +169,12 @@ fn duplicates(rules: &Rules, packages: &[Package]) -> Vec<String> {
         .collect()
 }
 
-fn unused_skips(rules: &Rules, packages: &[Package]) -> Vec<String> {
-    let unused = rules.skipped.iter().filter(|skip| !packages.iter().any(|p| is(p, skip)));
-    unused
-        .map(|skip| format!("{skip} is not there any more: remove it from {RULES_FILE}"))
+/// Skips and exceptions for crates that are not there.
+fn unused_entries(rules: &Rules, packages: &[Package]) -> Vec<String> {
+    let named = rules.skipped.iter().chain(rules.exceptions.iter().map(|(name, _)| name));
+    named
+        .filter(|name| !packages.iter().any(|package| is(package, name)))
+        .map(|name| format!("{name} is not there any more: remove it from {RULES_FILE}"))
         .collect()
 }
 
@@ -176,7 +195,9 @@ mod tests {
 
     fn rules() -> Rules {
         parse_rules(&format!(
-            "[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = [{{ crate = \"old@1\" }}]\n\
+            "[licenses]\nallow = [\"MIT\"]\n\
+             exceptions = [{{ crate = \"odd\", allow = [\"MPL-2.0\"] }}]\n\
+             [bans]\nskip = [{{ crate = \"old@1\" }}]\n\
              [sources]\nallow-registry = [{CRATES_IO:?}]\n"
         ))
         .unwrap()
@@ -203,6 +224,13 @@ mod tests {
         assert!(check_package(&rules(), &bad)[0].contains("GPL-3.0-only"));
         let none = Package { licence: None, ..package("a", "1.0.0") };
         assert_eq!(check_package(&rules(), &none).len(), 1);
+    }
+
+    #[test]
+    fn an_exception_is_for_one_crate() {
+        let odd = |name| Package { licence: Some("MPL-2.0".to_owned()), ..package(name, "2.0.0") };
+        assert!(check_package(&rules(), &odd("odd")).is_empty());
+        assert!(check_package(&rules(), &odd("even"))[0].contains("MPL-2.0"));
     }
 
     #[test]
@@ -236,8 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_without_use_is_found() {
-        assert_eq!(unused_skips(&rules(), &[package("a", "1.0.0")]).len(), 1);
-        assert!(unused_skips(&rules(), &[package("old", "1.2.3")]).is_empty());
+    fn an_entry_without_use_is_found() {
+        let odd = package("odd", "1.0.0");
+        assert_eq!(unused_entries(&rules(), &[package("a", "1.0.0")]).len(), 2);
+        assert_eq!(unused_entries(&rules(), std::slice::from_ref(&odd)).len(), 1);
+        assert!(unused_entries(&rules(), &[odd, package("old", "1.2.3")]).is_empty());
     }
 }
