@@ -132,10 +132,11 @@ async fn one_node_grows_to_three_and_outlives_its_first() {
     let c = hub.start("c:1", &disks[2], joining("a:1"));
     until("three replicas", || [&a, &b, &c].iter().all(|node| members(node, "t") == 3)).await;
     assert_eq!(a.cluster_id(), b.cluster_id());
+    let voters = |node: &Cluster| node.nodes().iter().filter(|node| node.votes).count();
+    until("three voters", || [&a, &b, &c].iter().all(|node| voters(node) == 3)).await;
     for node in [&a, &b, &c] {
         partition(node, "t").wait_for(2).await.unwrap();
         assert_eq!(read_all(&partition(node, "t"), 0).await, ["one", "two", "three"]);
-        assert_eq!(node.nodes().iter().filter(|node| node.votes).count(), 3);
     }
     let leaders = |node: &Cluster| node.partitions().iter().find_map(|p| p.leader);
     assert_eq!(leaders(&b), Some(a.node_id()));
@@ -204,6 +205,7 @@ async fn three_nodes_form_a_cluster_and_start_again_together() {
 
 #[tokio::test]
 async fn a_node_that_lags_behind_the_start_begins_anew() {
+    let _ = tracing_subscriber::fmt().with_env_filter("debug").try_init();
     let hub = Hub::default();
     let disks: Vec<SimFs> = (21..=23).map(SimFs::new).collect();
     let a = hub.start("a:1", &disks[0], Discovery::default());

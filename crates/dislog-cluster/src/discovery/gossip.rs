@@ -261,9 +261,9 @@ impl Gossip {
 
     /// This node has just renewed its identity, since `from` believed it dead, and `from` is told.
     ///
-    /// foca tells only those it knows, which may be nobody; and it adds one to the incarnation,
-    /// which takes long if the clock was set back and there was a life with a much higher one. So
-    /// the step is doubled as long as it does not suffice.
+    /// foca tells only those it believes alive, of which `from` may be none; and it adds one to the
+    /// incarnation, which takes long if the clock was set back and there was a life with a much
+    /// higher one. So the step is doubled as long as it does not suffice.
     fn come_back(&mut self, from: &Identity) {
         self.refused = self.refused.saturating_add(1);
         let mut result = Ok(());
@@ -329,9 +329,8 @@ impl Gossip {
     /// Takes out of foca what it did.
     fn settle(&mut self, result: Result<(), foca::Error>) {
         complain(result);
-        // After a change of identity foca does nothing until it hears of someone. Should nobody
-        // have got the news, that is never: they all talk to who this node was. An update of
-        // nothing lets it go on with those it knows.
+        // After a change of identity foca does nothing until it hears of someone, which is never if
+        // the others have just died. An update of nothing lets it go on with those it knows.
         complain(self.foca.apply_many(std::iter::empty(), true, &mut self.outbox));
         for node_id in std::mem::take(&mut self.outbox.touched) {
             self.notice(node_id);

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::gossip::SUSPICION;
-use super::world::{Weather, World, address, member, subject};
+use super::world::{CALM, Weather, World, address, member, subject};
 use super::{Action, Event, Gossip, Member};
 
 const STORM: Weather = Weather { loss: 0.2, duplication: 0.1, delay_ms: (1, 150) };
@@ -34,6 +34,7 @@ fn a_node_that_is_alone_does_nothing() {
 
 #[test]
 fn three_nodes_find_each_other_through_one_seed() {
+    let mut slowest_ms = 0;
     for seed in 0..50 {
         let mut world = World::new(seed);
         for node_id in 1..=3 {
@@ -49,7 +50,9 @@ fn three_nodes_find_each_other_through_one_seed() {
             }
             assert_eq!(joined.len(), 2, "{joined:?}");
         }
+        slowest_ms = slowest_ms.max(took_ms);
     }
+    println!("three nodes see each other after at most {slowest_ms} ms");
 }
 
 #[test]
@@ -71,6 +74,7 @@ fn a_seed_may_be_known_by_another_name() {
 
 #[test]
 fn a_change_spreads() {
+    let mut slowest_ms = 0;
     for seed in 0..50 {
         let mut world = World::converged(5, seed);
         let now_ms = world.now_ms;
@@ -85,6 +89,7 @@ fn a_change_spreads() {
         };
         let took_ms = world.run_until(3_000, knows);
         assert!(took_ms <= 600, "{took_ms} ms");
+        slowest_ms = slowest_ms.max(took_ms);
         world.run_for(20_000);
         for other in [1, 2, 4, 5] {
             assert_eq!(world.events(other, 3), [&Event::Changed(me.clone())]);
@@ -92,6 +97,7 @@ fn a_change_spreads() {
         world.gossip(3).update(me.clone(), now_ms + 30_000);
         assert_eq!(world.gossip(3).me(), &me, "nothing has changed");
     }
+    println!("all of five know of a change after at most {slowest_ms} ms");
 }
 
 #[test]
@@ -161,10 +167,18 @@ fn the_last_other_node_fails_too() {
 }
 
 #[test]
+fn who_changes_and_hears_nothing_still_notices_a_death() {
+    let mut world = World::converged(2, 1);
+    world.kill(2);
+    let now_ms = world.now_ms;
+    world.gossip(1).update(Member { cluster_id: 99, ..member(1, 0) }, now_ms);
+    world.run_for(20_000);
+    assert_eq!(world.events(1, 2), [&Event::Failed(member(2, 1))]);
+}
+
+#[test]
 fn who_leaves_has_left() {
-    for (seed, weather) in
-        (0..60).map(|seed| (seed, [super::world::CALM, STORM][seed as usize % 2]))
-    {
+    for (seed, weather) in (0..60).map(|seed| (seed, [CALM, STORM][seed as usize % 2])) {
         let mut world = World::converged(4, seed);
         world.weather = weather;
         let now_ms = world.now_ms;
@@ -303,7 +317,7 @@ fn loss_does_not_keep_nodes_apart() {
         }
         slowest_ms = slowest_ms.max(world.run_until(40_000, World::all_see_all));
         world.run_for(60_000);
-        world.weather = super::world::CALM;
+        world.weather = CALM;
         world.run_for(40_000);
         assert!(world.all_see_all(), "seed {seed}");
     }
@@ -365,11 +379,10 @@ fn fifty_nodes_converge() {
 #[test]
 fn idle_nodes_send_little() {
     let mut world = World::converged(3, 1);
-    let started_ms = world.run_until(30_000, World::all_see_all);
     world.run_for(5_000);
     world.clear();
     world.run_for(60_000);
-    println!("3 nodes send {} B/s in all when idle ({started_ms})", world.bytes / 60);
+    println!("3 nodes send {} B/s in all when idle", world.bytes / 60);
     assert!(world.bytes / 60 < 1_500, "{}", world.bytes / 60);
 }
 
@@ -377,6 +390,7 @@ fn idle_nodes_send_little() {
 fn one_seed_makes_one_trace() {
     let run = |seed| {
         let mut world = World::new(seed);
+        world.trace = Some(Vec::new());
         world.weather = STORM;
         for node_id in 1..=5 {
             world.start(member(node_id, 1), &[1]);
@@ -384,7 +398,7 @@ fn one_seed_makes_one_trace() {
         world.run_for(20_000);
         world.kill(4);
         world.run_for(20_000);
-        world.trace
+        world.trace.unwrap()
     };
     assert!(run(1).len() > 100);
     assert_eq!(run(1), run(1));
@@ -504,6 +518,19 @@ proptest! {
             }
         }
     }
+}
+
+/// As after the disk of one was copied. It cannot end well, but it must not become a storm.
+#[test]
+fn two_nodes_of_one_id_do_not_drown_the_others() {
+    let mut world = World::converged(3, 4);
+    let twin = Member { address: "twin:1".to_owned(), ..member(3, 5) };
+    world.start_as(33, twin, &[1]);
+    world.run_for(10_000);
+    world.clear();
+    world.run_for(10_000);
+    println!("twins make {} B/s", world.bytes / 10);
+    assert!(world.bytes / 10 < 100_000);
 }
 
 #[test]
