@@ -251,7 +251,7 @@ impl Storage for LogStorage {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let start = self.log.start();
         let membership = self.history.at(start.raft_index);
         let Some(membership) = membership.filter(|_| start.raft_index >= request_index) else {
@@ -265,6 +265,12 @@ impl Storage for LogStorage {
         let mut snapshot = Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (start.raft_index, start.term);
+        // Raft takes a start only from a membership that it is in. Whoever came later learns until it
+        // meets the entry that says so, and which then changes nothing.
+        let mut membership = membership.clone();
+        if !membership.replicas().any(|replica| replica == to) {
+            membership.learners.push(to);
+        }
         metadata.set_conf_state(membership.to_raft());
         Ok(snapshot)
     }
