@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     fn make_room(&mut self, missing: usize) {
         let room = self.buffer.capacity() - self.buffer.len();
-        if room < missing.min(CLAIM_BYTES_MAX).max(READ_BYTES_MIN) {
+        if room < missing.clamp(READ_BYTES_MIN, CLAIM_BYTES_MAX) {
             let worth = missing.min(self.buffer.len().max(CLAIM_BYTES_MAX));
             self.buffer.reserve(worth.max(READ_BYTES));
         }
