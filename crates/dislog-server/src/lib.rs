@@ -1,8 +1,9 @@
-//! A Dislog node: one listener for gRPC and HTTP, its configuration and its life.
+//! A Dislog node: one listener for clients and other nodes, its configuration and its life.
 //!
 //! ```text
 //!   listener ──▶ grpc/ (log.v1, health, reflection) ──▶ append ──▶ dislog_cluster::Partition
 //!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶
+//!      │    └──▶ peer/ (frames of other nodes) ────────▶ dislog_cluster::Cluster
 //!    budget        every error leaves through `status`, the one table of codes and retry advice
 //! ```
 //!
@@ -26,15 +27,18 @@
 
 mod append;
 mod budget;
+mod complaint;
 mod config;
 mod grpc;
 mod http;
 mod listener;
 mod node;
+mod peer;
 mod preface;
 mod read;
 mod server;
 mod status;
 
 pub use config::{Config, ConfigError, Origin, Origins};
+pub use peer::DialError;
 pub use server::{Server, StartError};

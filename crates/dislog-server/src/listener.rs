@@ -1,4 +1,5 @@
-//! The one port: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and ends them in time.
+//! The one port: accepts connections, speaks HTTP/1.1, HTTP/2 or the protocol between nodes on
+//! each, and ends them in time.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,7 +7,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,11 +21,14 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tower::Service as _;
 
 use crate::budget::Budgeted;
+use crate::complaint::Complaint;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
 use crate::node::Node;
+use crate::peer;
 use crate::preface::{Prefixed, Protocol, detect};
 
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
@@ -60,9 +64,6 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long to wait when the system refuses to accept, having run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the same complaint is logged.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-
 /// What answers requests.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -72,6 +73,8 @@ pub(crate) struct Services {
     pub(crate) grpc: Router,
     /// All others.
     pub(crate) http: Router,
+    /// What takes the frames of other nodes.
+    pub(crate) peers: Arc<peer::Acceptor>,
     /// Bounds them.
     pub(crate) node: Node,
 }
@@ -124,20 +127,6 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
     }
 }
 
-/// Something that is logged once in a while, however often it happens.
-#[derive(Default)]
-struct Complaint(Option<Instant>);
-
-impl Complaint {
-    fn is_due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
 /// The client went away before it was accepted; says nothing about the next one.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -156,15 +145,17 @@ async fn connection(stream: TcpStream, services: Services, _place: OwnedSemaphor
         tracing::debug!(%error, "a connection went away at once");
         return;
     }
+    let head_by = Instant::now() + header_timeout;
     let closing = services.node.closing.clone();
     let detected = tokio::select! {
-        detected = tokio::time::timeout(header_timeout, detect(stream)) => detected,
+        detected = tokio::time::timeout_at(head_by, detect(stream)) => detected,
         () = closing.wait() => return,
     };
     let Ok(Ok((protocol, stream))) = detected else { return };
     let ended = match protocol {
         Protocol::Http1 => serve_http1(stream, services, header_timeout).await,
         Protocol::Http2 => serve_http2(stream, services).await,
+        Protocol::Peer => return serve_peer(stream, &services, head_by).await,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -214,6 +205,18 @@ async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> 
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+async fn serve_peer(stream: Prefixed, services: &Services, hello_by: Instant) {
+    if let Err(error) = peer::set_options(stream.tcp()) {
+        tracing::debug!(%error, "the connection of a node went away at once");
+        return;
+    }
+    let from = stream.tcp().peer_addr().ok().map(|addr| addr.ip());
+    tokio::select! {
+        () = services.peers.serve(stream, from, hello_by) => {}
+        () = services.node.closing.wait() => {}
+    }
 }
 
 /// An open connection, counted while it lives.

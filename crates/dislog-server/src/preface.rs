@@ -1,4 +1,4 @@
-//! Tells HTTP/2 from HTTP/1.1 by the first bytes of a connection.
+//! Tells nodes, HTTP/2 and HTTP/1.1 apart by the first bytes of a connection.
 //!
 //! hyper's automatic server does the same but waits for those bytes without a limit of time, so
 //! that silent connections would hold their places for ever.
@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::peer::PREFACE as PEER_PREFACE;
+
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -21,6 +23,8 @@ pub(crate) enum Protocol {
     Http1,
     /// With prior knowledge.
     Http2,
+    /// Another node, whose preface is left out of what is read.
+    Peer,
 }
 
 /// A connection whose first bytes were read already.
@@ -33,21 +37,37 @@ pub(crate) struct Prefixed {
 pub(crate) async fn detect(mut stream: TcpStream) -> io::Result<(Protocol, Prefixed)> {
     let mut start = [0; HTTP2_PREFACE.len()];
     let mut len = 0;
-    let protocol = loop {
+    loop {
         let read = stream.read(&mut start[len..]).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         len += read;
-        if start[..len] != HTTP2_PREFACE[..len] {
-            break Protocol::Http1;
+        if let Some((protocol, taken)) = protocol(&start[..len]) {
+            let prefix = Bytes::copy_from_slice(&start[taken..len]);
+            return Ok((protocol, Prefixed { prefix, stream }));
         }
-        if len == HTTP2_PREFACE.len() {
-            break Protocol::Http2;
-        }
-    };
-    let prefix = Bytes::copy_from_slice(&start[..len]);
-    Ok((protocol, Prefixed { prefix, stream }))
+    }
+}
+
+/// The protocol of a connection that starts like this, and how many of these bytes it has no use
+/// for; nothing while that is not clear.
+fn protocol(start: &[u8]) -> Option<(Protocol, usize)> {
+    if start.starts_with(PEER_PREFACE) {
+        return Some((Protocol::Peer, PEER_PREFACE.len()));
+    }
+    if start.starts_with(HTTP2_PREFACE) {
+        return Some((Protocol::Http2, 0));
+    }
+    let unclear = PEER_PREFACE.starts_with(start) || HTTP2_PREFACE.starts_with(start);
+    if unclear { None } else { Some((Protocol::Http1, 0)) }
+}
+
+impl Prefixed {
+    /// The connection itself.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.stream
+    }
 }
 
 impl AsyncRead for Prefixed {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{Cluster, Discovery, NoNetwork, OpenError, TopicSettings};
+use dislog_cluster::{Cluster, Discovery, Network, OpenError, TopicSettings};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::listener::Services;
 use crate::node::{Closing, Node, Shared};
+use crate::peer::{Acceptor, DialError, PeerNetwork, dial_check};
 use crate::{append, grpc, http, listener};
 
 /// Connections that wait to be accepted, as a hint to the kernel.
@@ -22,6 +24,9 @@ const BACKLOG: u32 = 1_024;
 
 /// Threads that write and sync logs: enough to keep a disk busy, more would only wait for it.
 const SYNC_THREADS_MAX: usize = 8;
+
+/// How long the node may take to answer itself by its advertised address.
+const SELF_CHECK_MAX: Duration = Duration::from_secs(5);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,31 @@ pub enum StartError {
     /// The data cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Nobody answers at the advertised address, so that nobody would reach this node there.
+    #[error(
+        "the node cannot reach itself at advertise = {address:?}: {source}; set --advertise to \
+         the host:port by which clients and other nodes reach this one, or leave it empty to use \
+         the address listened on"
+    )]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// Why.
+        source: DialError,
+    },
+    /// Clients and other nodes that dial the advertised address would reach another node.
+    #[error(
+        "at advertise = {address:?} answers node {found}, but this is node {node_id}; set \
+         --advertise to the host:port by which clients and other nodes reach this one"
+    )]
+    OtherNode {
+        /// The address.
+        address: String,
+        /// Who answered.
+        found: u64,
+        /// Who should have.
+        node_id: u64,
+    },
     /// A fault in the program: what it says of itself cannot be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -48,6 +78,7 @@ pub struct Server {
     node: Node,
     closing: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    network: PeerNetwork,
 }
 
 impl Server {
@@ -57,19 +88,30 @@ impl Server {
     /// only when the node can answer them.
     ///
     /// # Errors
-    /// If the address cannot be listened on or the data cannot be opened.
+    /// If the address cannot be listened on, the data cannot be opened, or another node or nobody
+    /// answers at the address that is advertised.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let listen_error = |source| StartError::Listen { address: config.listen.clone(), source };
         let socket = bind(&config.listen).await.map_err(listen_error)?;
-        let cluster = open(&config).await?;
+        let network = PeerNetwork::new(Handle::current());
+        let cluster = open(&config, Arc::new(network.clone())).await?;
+        network.set_node_id(cluster.node_id());
         let listener = socket.listen(BACKLOG).map_err(listen_error)?;
         let addr = listener.local_addr().map_err(listen_error)?;
-        Ok(Server::serve(config, cluster, listener, addr)?)
+        let server = Server::serve(config, cluster, network, listener, addr)?;
+        match server.check_advertised().await {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                server.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     fn serve(
         config: Config,
         cluster: Cluster,
+        network: PeerNetwork,
         listener: TcpListener,
         addr: SocketAddr,
     ) -> Result<Server, tonic_reflection::server::Error> {
@@ -90,11 +132,26 @@ impl Server {
             log: grpc::log(&node),
             grpc: grpc::router(&node)?,
             http: http::router(&node),
+            peers: Arc::new(acceptor(&node)),
             node: node.clone(),
         };
         tracing::info!(%addr, advertise = %node.address, node_id = %node.id(), "serving");
         let serving = tokio::spawn(listener::serve(listener, services));
-        Ok(Server { addr, node, closing, serving })
+        Ok(Server { addr, node, closing, serving, network })
+    }
+
+    /// Whoever is told the advertised address must reach this node there.
+    async fn check_advertised(&self) -> Result<(), StartError> {
+        let address = self.node.config.advertise.clone();
+        if address.is_empty() {
+            return Ok(());
+        }
+        let node_id = self.node.cluster.node_id();
+        match dial_check(&address, SELF_CHECK_MAX).await {
+            Ok(found) if found == node_id => Ok(()),
+            Ok(found) => Err(StartError::OtherNode { address, found, node_id }),
+            Err(source) => Err(StartError::Unreachable { address, source }),
+        }
     }
 
     /// Where it listens.
@@ -111,11 +168,12 @@ impl Server {
             tracing::error!(%error, "the listener failed");
         }
         self.node.cluster.close().await;
+        self.network.close().await;
         tracing::info!("shut down");
     }
 }
 
-async fn open(config: &Config) -> Result<Cluster, OpenError> {
+async fn open(config: &Config, network: Arc<dyn Network>) -> Result<Cluster, OpenError> {
     let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
     let appends_max = usize::try_from(config.append_bytes_in_flight_max).unwrap_or(usize::MAX);
     let settings = dislog_cluster::Config {
@@ -130,11 +188,16 @@ async fn open(config: &Config) -> Result<Cluster, OpenError> {
         discovery: Discovery::default(),
     };
     let path = config.data_dir.clone();
-    let opening =
-        tokio::task::spawn_blocking(move || Cluster::open_real(settings, Arc::new(NoNetwork)));
+    let opening = tokio::task::spawn_blocking(move || Cluster::open_real(settings, network));
     opening.await.unwrap_or_else(|error| {
         Err(OpenError::Unusable { path, message: format!("opening it failed: {error}") })
     })
+}
+
+fn acceptor(node: &Node) -> Acceptor {
+    let cluster = node.cluster.clone();
+    let deliver = Arc::new(move |frame| cluster.receive(frame));
+    Acceptor::new(node.cluster.node_id(), node.request_timeout(), deliver)
 }
 
 async fn bind(address: &str) -> io::Result<TcpSocket> {

@@ -24,7 +24,7 @@ pub struct Config {
     pub name: String,
     /// Where to listen: `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// The `host:port` that clients dial; empty means the address listened on.
+    /// The `host:port` that clients and other nodes dial; empty means the address listened on.
     pub advertise: String,
     /// Create a topic when a record is first produced to it.
     pub auto_create_topics: bool,

@@ -50,8 +50,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "advertise",
-        meaning: "The `host:port` that clients dial to reach this node. Empty: the address \
-            listened on.",
+        meaning: "The `host:port` that clients and other nodes dial to reach this node, which \
+            dials itself by it when it starts. Empty: the address listened on.",
         set: |config, text| {
             config.advertise = if text.is_empty() { String::new() } else { host_port(text)? };
             Ok(())

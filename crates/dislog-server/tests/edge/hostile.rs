@@ -14,7 +14,7 @@ use crate::http_client::{get, open, post, read_answer, read_to_end, read_until, 
 use crate::node::{Node, assert_fails, consume_from, produce_to, soon, start, start_with, values};
 
 /// The node still does its work.
-async fn assert_serves(node: &Node) {
+pub(crate) async fn assert_serves(node: &Node) {
     let produced = soon(node.log().await.produce(produce_to("alive", &["x"]))).await.unwrap();
     let offset = produced.into_inner().offset;
     let consumed = soon(node.log().await.consume(consume_from("alive", offset))).await.unwrap();
@@ -23,7 +23,7 @@ async fn assert_serves(node: &Node) {
 }
 
 /// Numbers without a pattern, the same in every run (Steele, Lea and Flood, "SplitMix", 2014).
-fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -338,7 +338,7 @@ async fn slow_readers_hold_little_and_disturb_nobody() {
     assert!(grown < 250, "{grown} MiB more for 20 readers that do not read");
 }
 
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10

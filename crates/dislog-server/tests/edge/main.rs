@@ -13,5 +13,6 @@ mod http_produce;
 mod http_topics;
 mod lifecycle;
 mod node;
+mod peer;
 mod produce;
 mod produce_stream;
