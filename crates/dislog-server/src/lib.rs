@@ -31,9 +31,12 @@ mod grpc;
 mod http;
 mod listener;
 mod node;
+mod outflow;
+mod page;
 mod preface;
 mod read;
 mod server;
+mod shelf;
 mod status;
 
 pub use config::{Config, ConfigError, Origin, Origins};

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 
 use crate::budget::Budgeted;
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody};
 use crate::node::Node;
 use crate::preface::{Prefixed, Protocol, detect};
 
@@ -251,7 +251,7 @@ impl hyper::service::Service<Request<Incoming>> for Services {
         if is_of_log(head.uri.path()) {
             let answering = self.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
-                let answer = answering.await?.map(Either::Left);
+                let answer = OwnBody::unpack(answering.await?).map(Either::Left);
                 drop(hold);
                 Ok(answer)
             });

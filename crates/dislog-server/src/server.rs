@@ -14,6 +14,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::listener::Services;
 use crate::node::{Closing, Node, Shared};
+use crate::outflow::Outlet;
 use crate::{append, grpc, http, listener};
 
 /// Connections that wait to be accepted, as a hint to the kernel.
@@ -80,6 +81,7 @@ impl Server {
             cluster,
             address,
             budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
+            outlet: Outlet::default(),
             connections: AtomicUsize::new(0),
             closing: Closing::new(&closing),
             started_ms: append::now_ms(),
