@@ -3,6 +3,7 @@
 //! ```text
 //!   listener ──▶ grpc/ (log.v1, health, reflection) ──▶ append ──▶ dislog_cluster::Partition
 //!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶
+//!      │◀────────── outflow (pages, piece by piece) ◀────────┘
 //!    budget        every error leaves through `status`, the one table of codes and retry advice
 //! ```
 //!
@@ -38,6 +39,7 @@ mod read;
 mod server;
 mod shelf;
 mod status;
+mod transit;
 
 pub use config::{Config, ConfigError, Origin, Origins};
 pub use server::{Server, StartError};

@@ -10,7 +10,8 @@
 //! Between two pieces nothing but a position belongs to the stream: the rest of the page and what
 //! was read ahead are on the shelf, which drops what waits longest. A page that was dropped is read
 //! and made again, byte by byte as it was, and left where it was left. So all slow readers together
-//! cost the shelf and a few pieces each, and neither wait for memory nor take it from others.
+//! cost the shelf, what the transport may hold of all of them ([`Transit`]), and a small piece each;
+//! and they neither wait for memory nor keep it from others.
 
 use std::future::Future;
 
@@ -21,10 +22,14 @@ use crate::page::{PIECE_BYTES_MAX, Page};
 use crate::read::{Ahead, Reader};
 use crate::shelf::{Place, Shelf};
 use crate::status::{Failure, kinds};
+use crate::transit::{Lane, Transit};
 
 /// What all readers of a node together may have waiting for them. What does not fit is read again,
 /// so more only spares work, and only with many readers at once.
 const WAITING_BYTES_MAX: usize = 32 << 20;
+
+/// What the transport may hold of all readers together, but for a small piece of each.
+const TRANSIT_BYTES_MAX: usize = 32 << 20;
 
 /// Pages that are being made at once. No client can delay one, so that everybody's turn comes;
 /// bounds the memory of pages that are not on the shelf yet.
@@ -33,6 +38,7 @@ const PAGES_IN_MAKING_MAX: usize = 8;
 /// What the outflows of a node share.
 pub(crate) struct Outlet {
     shelf: Shelf<Waiting>,
+    transit: Transit,
     making: Semaphore,
 }
 
@@ -73,6 +79,7 @@ pub(crate) enum Waited {
 /// The pages of a source, piece by piece.
 pub(crate) struct Outflow<S> {
     source: S,
+    lane: Lane,
     /// What is on the shelf, or was.
     place: Option<Place<Waiting>>,
     /// Bytes of the last page that were given out, and that were not.
@@ -82,15 +89,18 @@ pub(crate) struct Outflow<S> {
 
 impl Default for Outlet {
     fn default() -> Outlet {
-        let making = Semaphore::new(PAGES_IN_MAKING_MAX);
-        Outlet { shelf: Shelf::new(WAITING_BYTES_MAX), making }
+        Outlet {
+            shelf: Shelf::new(WAITING_BYTES_MAX),
+            transit: Transit::new(TRANSIT_BYTES_MAX),
+            making: Semaphore::new(PAGES_IN_MAKING_MAX),
+        }
     }
 }
 
 impl<S: Source> Outflow<S> {
     /// The pages of `source`.
     pub(crate) fn new(source: S) -> Outflow<S> {
-        Outflow { source, place: None, given_bytes: 0, left_bytes: 0 }
+        Outflow { source, lane: Lane::default(), place: None, given_bytes: 0, left_bytes: 0 }
     }
 
     /// Where the pages come from.
@@ -127,11 +137,12 @@ impl<S: Source> Outflow<S> {
     }
 
     async fn piece(&mut self, outlet: &Outlet) -> Result<Option<Bytes>, Failure> {
+        let room = outlet.transit.room(&self.lane).await;
         let kept = self.place.take().and_then(Place::take);
         if let Some(Waiting { page, ahead }) = kept {
             self.source.reader().put_ahead(ahead);
             if page.bytes() > 0 {
-                return Ok(self.give(page, outlet));
+                return Ok(self.give(page, room, outlet));
             }
         }
         // The semaphore is never closed.
@@ -143,21 +154,21 @@ impl<S: Source> Outflow<S> {
                 let message = "records that were read once are not what they were";
                 return Err(Failure::new(&kinds::READ_FAILED, message));
             }
-            return Ok(self.give(page, outlet));
+            return Ok(self.give(page, room, outlet));
         }
         // Pages of a piece leave nothing for the shelf.
         let is_crowded = outlet.shelf.is_crowded();
         let bytes_max = if is_crowded { PIECE_BYTES_MAX } else { usize::MAX };
         let Some(page) = self.source.page(bytes_max).await? else { return Ok(None) };
         self.given_bytes = 0;
-        Ok(self.give(page, outlet))
+        Ok(self.give(page, room, outlet))
     }
 
-    fn give(&mut self, mut page: Page, outlet: &Outlet) -> Option<Bytes> {
-        let piece = page.piece()?;
+    fn give(&mut self, mut page: Page, bytes_max: usize, outlet: &Outlet) -> Option<Bytes> {
+        let piece = page.piece(bytes_max)?;
         self.given_bytes += piece.len();
         self.put(page, outlet);
-        Some(piece)
+        Some(outlet.transit.piece(&self.lane, piece))
     }
 
     fn put(&mut self, page: Page, outlet: &Outlet) {

@@ -98,24 +98,28 @@ impl Page {
         }
     }
 
-    /// The next bytes; `None` at the end.
-    pub(crate) fn piece(&mut self) -> Option<Bytes> {
+    /// The next bytes, about so many at most; `None` at the end.
+    pub(crate) fn piece(&mut self, bytes_max: usize) -> Option<Bytes> {
+        let ready_max = bytes_max.saturating_mul(READY_BYTES_MAX / PIECE_BYTES_MAX);
         match self.parts.front()? {
-            Part::Ready(part) if part.len() >= READY_BYTES_MIN || part.len() == self.bytes => {
+            Part::Ready(part)
+                if part.len() <= ready_max
+                    && (part.len() >= READY_BYTES_MIN || part.len() == self.bytes) =>
+            {
                 let part = part.clone();
                 self.skip(part.len());
                 Some(part)
             }
-            _ => Some(self.copied()),
+            _ => Some(self.copied(bytes_max)),
         }
     }
 
-    fn copied(&mut self) -> Bytes {
-        let mut piece = Vec::with_capacity(self.bytes.min(PIECE_BYTES_MAX));
-        while piece.len() < PIECE_BYTES_MAX
+    fn copied(&mut self, bytes_max: usize) -> Bytes {
+        let mut piece = Vec::with_capacity(self.bytes.min(bytes_max));
+        while piece.len() < bytes_max
             && let Some(Part::Ready(part) | Part::Large(part)) = self.parts.front()
         {
-            let taken = part.len().min(PIECE_BYTES_MAX - piece.len());
+            let taken = part.len().min(bytes_max - piece.len());
             piece.extend_from_slice(&part[..taken]);
             self.skip(taken);
         }
@@ -145,13 +149,22 @@ mod tests {
     #[test]
     fn pieces_are_the_page_from_wherever_it_is_taken_up() {
         let parts = [10, 3, 100, 5_000, 70_000, 300_000, 20, 65_536, 200_000, 1, 0, 4_096];
-        for skipped in [0, 1, 112, 113, 5_000, 65_536, 400_000, 645_000] {
+        for (skipped, bytes_max) in [
+            (0, PIECE_BYTES_MAX),
+            (0, 1_000),
+            (1, PIECE_BYTES_MAX),
+            (112, 4_096),
+            (113, PIECE_BYTES_MAX),
+            (65_536, 4_096),
+            (400_000, PIECE_BYTES_MAX),
+            (1_000_000, PIECE_BYTES_MAX),
+        ] {
             let (mut page, whole) = page(&parts);
             assert_eq!(page.bytes(), whole.len());
             page.skip(skipped);
             let mut given = Vec::new();
-            while let Some(piece) = page.piece() {
-                assert!((1..=READY_BYTES_MAX).contains(&piece.len()));
+            while let Some(piece) = page.piece(bytes_max) {
+                assert!((1..=2 * bytes_max).contains(&piece.len()));
                 given.extend_from_slice(&piece);
                 assert_eq!(page.bytes(), whole.len() - skipped.min(whole.len()) - given.len());
             }

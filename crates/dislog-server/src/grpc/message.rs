@@ -67,7 +67,7 @@ mod tests {
     fn as_sent(response: &v1::ConsumeResponse) -> Vec<u8> {
         let mut page = page_of(response.clone());
         let mut sent = Vec::new();
-        while let Some(piece) = page.piece() {
+        while let Some(piece) = page.piece(1 << 16) {
             sent.extend_from_slice(&piece);
         }
         sent
