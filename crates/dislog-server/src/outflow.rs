@@ -10,7 +10,7 @@
 //! Between two pieces nothing but a position belongs to the stream: the rest of the page and what
 //! was read ahead are on the shelf, which drops what waits longest. A page that was dropped is read
 //! and made again, byte by byte as it was, and left where it was left. So all slow readers together
-//! cost the shelf, what the transport may hold of all of them ([`Transit`]), and a small piece each;
+//! cost the shelf, what the transport may hold of all of them ([`Transit`]) and a small piece each,
 //! and they neither wait for memory nor keep it from others.
 
 use std::future::Future;
