@@ -1,8 +1,8 @@
 //! This node's part of the cluster, for the rest of the program: nodes, topics and partitions.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
-use std::path::Path;
 use std::time::Duration;
 use std::{fmt, fs, io, thread};
 
@@ -74,6 +74,8 @@ pub struct PartitionInfo {
     pub wanted: Vec<u64>,
     /// The nodes whose replicas belong to it, as its leader said last.
     pub members: Vec<u64>,
+    /// The nodes whose replicas vote, if this node has a replica.
+    pub voters: Vec<u64>,
     /// The node that leads it, if this node has a replica and knows.
     pub leader: Option<u64>,
 }
@@ -190,10 +192,18 @@ impl Cluster {
                 let id = PartitionId { topic: life.topic.name.clone(), partition };
                 let members = assignment.members.iter().map(|replica| replica.node).collect();
                 let leader = self.local_leader(&id);
-                infos.push(PartitionInfo { wanted: assignment.nodes(), members, leader, id });
+                let voters = self.local_voters(&id);
+                let wanted = assignment.nodes();
+                infos.push(PartitionInfo { id, wanted, members, voters, leader });
             }
         }
         infos
+    }
+
+    fn local_voters(&self, id: &PartitionId) -> Vec<u64> {
+        let Some(partition) = self.inner.node.partition(id) else { return Vec::new() };
+        let voters = partition.shared.health().membership.voters.clone();
+        voters.into_iter().filter_map(|replica| self.inner.node.routes.node_of(replica)).collect()
     }
 
     fn local_leader(&self, id: &PartitionId) -> Option<u64> {

@@ -42,6 +42,6 @@ pub use partition::{
 };
 pub use peers::{Network, NoNetwork, PEER_FRAME_BYTES_MAX, Peer, PeerFrame, PeerFrameError};
 pub use settings::{
-    Config, DISK_HEADROOM_BYTES, REPLACE_AFTER_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX, Discovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic,
-    TopicChange, TopicSettings,
+    Config, DISK_HEADROOM_BYTES, Discovery, REPLACE_AFTER_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic, TopicChange, TopicSettings,
 };

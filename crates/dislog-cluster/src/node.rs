@@ -148,8 +148,7 @@ impl Node {
         let dir = reconciler::metadata_dir(&self.partitions_dir);
         self.fs.create_dir_all(&dir).map_err(unusable(&dir))?;
         self.fs.sync_dir(&self.partitions_dir).map_err(unusable(&self.partitions_dir))?;
-        let follow =
-            Follow { metadata: Arc::clone(&self.metadata), wake: self.wake.clone() };
+        let follow = Follow { metadata: Arc::clone(&self.metadata), wake: self.wake.clone() };
         let log = dislog_log::Config {
             segment_bytes: METADATA_SEGMENT_BYTES,
             ..dislog_log::Config::default()

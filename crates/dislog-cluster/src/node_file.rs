@@ -65,8 +65,9 @@ pub(crate) fn open(fs: &dyn Fs, data_dir: &Path) -> Result<NodeFile, OpenError> 
 pub(crate) fn write(fs: &dyn Fs, data_dir: &Path, node: NodeFile) -> Result<(), OpenError> {
     let path = data_dir.join(FILE_NAME);
     let written = atomic_file::replace(fs, &path, render(node).as_bytes());
-    written.map_err(|error| {
-        OpenError::Unusable { path, message: format!("it cannot be written: {error}") }
+    written.map_err(|error| OpenError::Unusable {
+        path,
+        message: format!("it cannot be written: {error}"),
     })
 }
 

@@ -70,9 +70,8 @@ pub(crate) fn claim(
 ) -> Result<PathBuf, ClaimError> {
     let plain = partitions_dir.join(id.to_string());
     let beside = beside(partitions_dir, id, owner.replica);
-    let find = |dir: &Path| {
-        found(fs, dir).map_err(|error| ClaimError::Io { path: dir.to_owned(), error })
-    };
+    let find =
+        |dir: &Path| found(fs, dir).map_err(|error| ClaimError::Io { path: dir.to_owned(), error });
     if find(&beside)? == Found::Owned(owner) {
         return Ok(beside);
     }

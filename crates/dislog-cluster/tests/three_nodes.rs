@@ -88,9 +88,14 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "never: {what}");
 }
 
-fn members(cluster: &Cluster, topic: &str) -> usize {
+/// Replicas that vote, as a node knows it.
+fn voters(cluster: &Cluster, topic: &str) -> usize {
     let partitions = cluster.partitions();
-    partitions.iter().filter(|p| p.id == id(topic)).map(|p| p.members.len()).sum()
+    partitions.iter().filter(|p| p.id == id(topic)).map(|p| p.voters.len()).sum()
+}
+
+fn metadata_voters(cluster: &Cluster) -> usize {
+    cluster.nodes().iter().filter(|node| node.votes).count()
 }
 
 /// Appends by whichever node leads.
@@ -130,10 +135,9 @@ async fn one_node_grows_to_three_and_outlives_its_first() {
     }
     let b = hub.start("b:1", &disks[1], joining("a:1"));
     let c = hub.start("c:1", &disks[2], joining("a:1"));
-    until("three replicas", || [&a, &b, &c].iter().all(|node| members(node, "t") == 3)).await;
+    until("three replicas", || [&a, &b, &c].iter().all(|node| voters(node, "t") == 3)).await;
     assert_eq!(a.cluster_id(), b.cluster_id());
-    let voters = |node: &Cluster| node.nodes().iter().filter(|node| node.votes).count();
-    until("three voters", || [&a, &b, &c].iter().all(|node| voters(node) == 3)).await;
+    until("three voters", || [&a, &b, &c].iter().all(|node| metadata_voters(node) == 3)).await;
     for node in [&a, &b, &c] {
         partition(node, "t").wait_for(2).await.unwrap();
         assert_eq!(read_all(&partition(node, "t"), 0).await, ["one", "two", "three"]);
@@ -176,10 +180,7 @@ async fn three_nodes_form_a_cluster_and_start_again_together() {
         pairs.map(|(address, disk)| hub.start(address, disk, forming())).collect()
     };
     let mut nodes = start();
-    until("one cluster", || {
-        nodes.iter().all(|node| node.nodes().iter().filter(|n| n.votes).count() == 3)
-    })
-    .await;
+    until("one cluster", || nodes.iter().all(|node| metadata_voters(node) == 3)).await;
     let cluster_id = nodes[0].cluster_id();
     let leader = nodes.iter().find(|node| node.forward_changes_to().is_none()).unwrap();
     leader.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
@@ -205,7 +206,6 @@ async fn three_nodes_form_a_cluster_and_start_again_together() {
 
 #[tokio::test]
 async fn a_node_that_lags_behind_the_start_begins_anew() {
-    let _ = tracing_subscriber::fmt().with_env_filter("debug").try_init();
     let hub = Hub::default();
     let disks: Vec<SimFs> = (21..=23).map(SimFs::new).collect();
     let a = hub.start("a:1", &disks[0], Discovery::default());
@@ -220,7 +220,7 @@ async fn a_node_that_lags_behind_the_start_begins_anew() {
     until("the head is gone", || log.status().segments < 10).await;
     let b = hub.start("b:1", &disks[1], joining("a:1"));
     let c = hub.start("c:1", &disks[2], joining("a:1"));
-    until("three replicas", || [&a, &b, &c].iter().all(|node| members(node, "t") == 3)).await;
+    until("three replicas", || [&a, &b, &c].iter().all(|node| voters(node, "t") == 3)).await;
     for node in [&a, &b, &c] {
         partition(node, "t").wait_for(49).await.unwrap();
         assert_eq!(partition(node, "t").progress().start_offset, 30);

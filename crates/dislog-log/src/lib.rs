@@ -58,7 +58,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{Damage, LogError, ReadError};
 pub use frame::{FRAME_HEADER_BYTES, Frame, Kind, PAYLOAD_BYTES_MAX};
 pub use log::{
-    Appended, Bounds, Config, Log, LogStart, Recovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SealedSegment,
-    trim_payload,
+    Appended, Bounds, Config, Log, LogStart, Recovery, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SealedSegment, trim_payload,
 };
 pub use verify::{Finding, FindingKind, Report, verify};

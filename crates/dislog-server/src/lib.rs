@@ -4,6 +4,7 @@
 //!   listener ──▶ grpc/ (log.v1, health, reflection) ──▶ append ──▶ dislog_cluster::Partition
 //!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶
 //!      │    └──▶ peer/ (frames of other nodes) ────────▶ dislog_cluster::Cluster
+//!      │◀────────── outflow (pages, piece by piece) ◀────────┘
 //!    budget        every error leaves through `status`, the one table of codes and retry advice
 //! ```
 //!
@@ -33,11 +34,15 @@ mod grpc;
 mod http;
 mod listener;
 mod node;
+mod outflow;
+mod page;
 mod peer;
 mod preface;
 mod read;
 mod server;
+mod shelf;
 mod status;
+mod transit;
 
 pub use config::{Config, ConfigError, Origin, Origins};
 pub use peer::DialError;

@@ -26,7 +26,7 @@ use tower::Service as _;
 
 use crate::budget::Budgeted;
 use crate::complaint::Complaint;
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody};
 use crate::node::Node;
 use crate::peer;
 use crate::preface::{Prefixed, Protocol, detect};
@@ -254,7 +254,7 @@ impl hyper::service::Service<Request<Incoming>> for Services {
         if is_of_log(head.uri.path()) {
             let answering = self.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
-                let answer = answering.await?.map(Either::Left);
+                let answer = OwnBody::unpack(answering.await?).map(Either::Left);
                 drop(hold);
                 Ok(answer)
             });

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::outflow::Outlet;
 use crate::status::{Failure, kinds};
 
 /// A node as its services see it. A cheap handle.
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) address: String,
     /// Bounds the bytes of requests in memory.
     pub(crate) budget: Budget,
+    /// Bounds the bytes that wait for slow readers.
+    pub(crate) outlet: Outlet,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Whether the node is going down.

@@ -81,13 +81,31 @@ pub(crate) struct Reader {
     next_offset: u64,
     /// Bytes to take from the log at a time when a page is a single record.
     read_ahead_bytes: usize,
+    ahead: Ahead,
+    last: LastPage,
+}
+
+/// What was read and not given out yet.
+#[derive(Default)]
+pub(crate) struct Ahead {
     chunk: std::vec::IntoIter<StoredBatch>,
     decoded: Decoded,
+}
+
+/// What the last page held, so that it can be read again.
+#[derive(Clone, Copy, Default)]
+struct LastPage {
+    offset: u64,
+    /// Records, or batches of a raw page.
+    count: usize,
+    bytes: usize,
 }
 
 /// The records of one batch that are still to be given out.
 #[derive(Default)]
 struct Decoded {
+    /// What all records of the batch hold in memory.
+    bytes: usize,
     records: std::vec::IntoIter<Record>,
     next_offset: u64,
     term: u64,
@@ -105,8 +123,8 @@ impl Reader {
             Start::Latest => committed_offset,
             Start::Last(count) => committed_offset.saturating_sub(count).max(start_offset),
         };
-        let (chunk, decoded) = (Vec::new().into_iter(), Decoded::default());
-        Ok(Reader { partition, next_offset, read_ahead_bytes: 1, chunk, decoded })
+        let (ahead, last) = (Ahead::default(), LastPage::default());
+        Ok(Reader { partition, next_offset, read_ahead_bytes: 1, ahead, last })
     }
 
     /// As given, for a client that will take more pages.
@@ -150,10 +168,9 @@ impl Reader {
 
     /// Records up to the limits, without waiting; none at the end of the log. Not safe to cancel.
     pub(crate) async fn page(&mut self, limits: Limits) -> Result<Vec<Located>, Failure> {
-        let mut page = Vec::new();
-        let mut bytes = 0;
+        let (offset, mut page, mut bytes) = (self.next_offset, Vec::new(), 0);
         while page.len() < limits.records {
-            let Some(record_bytes) = self.decoded.peek_bytes() else {
+            let Some(record_bytes) = self.ahead.decoded.peek_bytes() else {
                 if self.decode_next(limits).await? {
                     continue;
                 }
@@ -163,9 +180,10 @@ impl Reader {
                 break;
             }
             bytes += record_bytes;
-            page.extend(self.decoded.next());
-            self.next_offset = self.decoded.next_offset;
+            page.extend(self.ahead.decoded.next());
+            self.next_offset = self.ahead.decoded.next_offset;
         }
+        self.last = LastPage { offset, count: page.len(), bytes };
         Ok(page)
     }
 
@@ -173,9 +191,9 @@ impl Reader {
     /// log. The first may begin before the reader's position. Not safe to cancel.
     pub(crate) async fn raw_page(&mut self, limits: Limits) -> Result<Vec<StoredBatch>, Failure> {
         let mut page: Vec<StoredBatch> = Vec::new();
-        let (mut records, mut bytes) = (0, 0);
+        let (offset, mut records, mut bytes) = (self.next_offset, 0, 0);
         while records < limits.records {
-            let Some(batch) = self.chunk.as_slice().first() else {
+            let Some(batch) = self.ahead.chunk.as_slice().first() else {
                 if page.is_empty() && self.fill(limits).await? {
                     continue;
                 }
@@ -188,19 +206,69 @@ impl Reader {
             records += usize::try_from(end_offset - self.next_offset).unwrap_or(usize::MAX);
             bytes += batch.batch.len();
             self.next_offset = end_offset;
-            page.extend(self.chunk.next());
+            page.extend(self.ahead.chunk.next());
+        }
+        self.last = LastPage { offset, count: page.len(), bytes };
+        Ok(page)
+    }
+
+    /// The records of the last [`page`](Reader::page), read again. Not safe to cancel.
+    pub(crate) async fn page_again(&mut self) -> Result<Vec<Located>, Failure> {
+        let limits = self.rewind();
+        let mut page = Vec::with_capacity(limits.records);
+        while page.len() < limits.records {
+            match self.ahead.decoded.next() {
+                Some(record) => page.push(record),
+                None if self.decode_next(limits).await? => continue,
+                None => return Err(self.beyond_end()),
+            }
+            self.next_offset = self.ahead.decoded.next_offset;
         }
         Ok(page)
     }
 
+    /// The batches of the last [`raw_page`](Reader::raw_page), read again. Not safe to cancel.
+    pub(crate) async fn raw_page_again(&mut self) -> Result<Vec<StoredBatch>, Failure> {
+        let limits = self.rewind();
+        let mut page = Vec::with_capacity(limits.records);
+        while page.len() < limits.records {
+            match self.ahead.chunk.next() {
+                Some(batch) => {
+                    self.next_offset = batch.base_offset + u64::from(batch.record_count);
+                    page.push(batch);
+                }
+                None if self.fill(limits).await? => {}
+                None => return Err(self.beyond_end()),
+            }
+        }
+        Ok(page)
+    }
+
+    /// Takes out what was read ahead; it can be put back before the next page.
+    pub(crate) fn take_ahead(&mut self) -> Ahead {
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Puts back what was taken out.
+    pub(crate) fn put_ahead(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
+    }
+
+    /// Goes back to where the last page began: how much it held.
+    fn rewind(&mut self) -> Limits {
+        self.ahead = Ahead::default();
+        self.next_offset = self.last.offset;
+        Limits { records: self.last.count, bytes: self.last.bytes }
+    }
+
     /// Decodes the next batch; `false` at the end of the log.
     async fn decode_next(&mut self, limits: Limits) -> Result<bool, Failure> {
-        if self.chunk.as_slice().is_empty() && !self.fill(limits).await? {
+        if self.ahead.chunk.as_slice().is_empty() && !self.fill(limits).await? {
             return Ok(false);
         }
-        if let Some(batch) = self.chunk.next() {
-            self.decoded = decode(batch).await?;
-            self.decoded.skip_to(self.next_offset);
+        if let Some(batch) = self.ahead.chunk.next() {
+            self.ahead.decoded = decode(batch).await?;
+            self.ahead.decoded.skip_to(self.next_offset);
         }
         Ok(true)
     }
@@ -209,15 +277,23 @@ impl Reader {
     async fn fill(&mut self, limits: Limits) -> Result<bool, Failure> {
         let bytes_max = if limits.records == 1 { self.read_ahead_bytes } else { limits.bytes };
         let chunk = self.partition.read(self.next_offset, bytes_max).await?;
-        self.chunk = chunk.into_iter();
-        Ok(!self.chunk.as_slice().is_empty())
+        self.ahead.chunk = chunk.into_iter();
+        Ok(!self.ahead.chunk.as_slice().is_empty())
+    }
+}
+
+impl Ahead {
+    /// Bytes of memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunk: usize = self.chunk.as_slice().iter().map(|stored| stored.batch.len()).sum();
+        let is_drained = self.decoded.records.as_slice().is_empty();
+        chunk + if is_drained { 0 } else { self.decoded.bytes }
     }
 }
 
 impl Decoded {
     fn peek_bytes(&self) -> Option<usize> {
-        let next = self.records.as_slice().first()?;
-        Some(next.content_bytes() + RECORD_OVERHEAD_BYTES)
+        self.records.as_slice().first().map(record_bytes)
     }
 
     fn next(&mut self) -> Option<Located> {
@@ -234,6 +310,10 @@ impl Decoded {
             self.next_offset = offset;
         }
     }
+}
+
+fn record_bytes(record: &Record) -> usize {
+    record.content_bytes() + RECORD_OVERHEAD_BYTES
 }
 
 /// The records of a stored batch. It was checked before it was stored, so a failure is damage.
@@ -255,5 +335,6 @@ async fn decode(stored: StoredBatch) -> Result<Decoded, Failure> {
         batch::records(&header, &batch)
     };
     let records = records.map_err(|error| damaged(&error))?.into_iter();
-    Ok(Decoded { records, next_offset: base_offset, term, timestamp_ms })
+    let bytes = records.as_slice().iter().map(record_bytes).sum();
+    Ok(Decoded { bytes, records, next_offset: base_offset, term, timestamp_ms })
 }

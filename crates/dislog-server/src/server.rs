@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::listener::Services;
 use crate::node::{Closing, Node, Shared};
+use crate::outflow::Outlet;
 use crate::peer::{Acceptor, DialError, PeerNetwork, dial_check};
 use crate::{append, grpc, http, listener};
 
@@ -123,6 +124,7 @@ impl Server {
             cluster,
             address,
             budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
+            outlet: Outlet::default(),
             connections: AtomicUsize::new(0),
             closing: Closing::new(&closing),
             started_ms: append::now_ms(),

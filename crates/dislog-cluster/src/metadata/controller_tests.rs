@@ -38,12 +38,8 @@ impl World {
     }
 
     fn create(&mut self, topic: &str, partitions: usize, replicas: u32) {
-        let settings = TopicSettings {
-            retention_bytes: 0,
-            retention_ms: 0,
-            segment_bytes: 1 << 20,
-            replicas,
-        };
+        let settings =
+            TopicSettings { retention_bytes: 0, retention_ms: 0, segment_bytes: 1 << 20, replicas };
         let mut candidates = self.state.candidates();
         let count = usize::try_from(replicas).unwrap();
         let nodes = (0..partitions).map(|_| candidates.place(&[], count)).collect();

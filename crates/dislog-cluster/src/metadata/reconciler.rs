@@ -293,8 +293,7 @@ impl Reconciler {
             return Some(left);
         }
         self.asked = None;
-        let mut changes: Vec<Change> =
-            topics.iter().flat_map(|life| self.reports(life)).collect();
+        let mut changes: Vec<Change> = topics.iter().flat_map(|life| self.reports(life)).collect();
         let leads = log.shared.health().serving;
         let mut again = None;
         if leads {

@@ -72,9 +72,7 @@ impl State {
             Change::Mark(mark) => self.mark(mark).map(|()| None),
             Change::Remove(remove) => self.remove(remove.node_id).map(|()| None),
             Change::Assign(assign) => self.assign(assign.group, &assign.nodes).map(|()| None),
-            Change::Replace(replace) => {
-                self.replace(replace.group, replace.replica).map(|()| None)
-            }
+            Change::Replace(replace) => self.replace(replace.group, replace.replica).map(|()| None),
             Change::Report(report) => {
                 let assignment = self.assignment_mut(report.group)?;
                 assignment.report(report.since, &report.replicas);
@@ -177,7 +175,8 @@ impl State {
         }
         let mut assignments = Vec::with_capacity(create.partitions.len());
         for nodes in &create.partitions {
-            let replicas = nodes.nodes.iter().map(|&node| Replica { id: self.next_replica(), node });
+            let replicas =
+                nodes.nodes.iter().map(|&node| Replica { id: self.next_replica(), node });
             assignments.push(Assignment::new(replicas.collect()));
         }
         let topic = Topic { name: name.clone(), partitions, settings, created_ms };

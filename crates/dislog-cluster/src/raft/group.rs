@@ -24,8 +24,8 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, SoftState, StateRole};
 
 use super::entry::{self, LogEnd};
-use super::install::Installing;
 use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
+use super::install::Installing;
 use super::membership::Course;
 use super::persist::Persist;
 use super::rim::Rim;

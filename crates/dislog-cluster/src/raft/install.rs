@@ -32,7 +32,8 @@ impl Group {
             return;
         };
         let Some(log) = self.shared.log.clone() else { return };
-        let (partition, raft_index, offset) = (&self.shared.id, start.raft_index, told.start_offset);
+        let (partition, raft_index, offset) =
+            (&self.shared.id, start.raft_index, told.start_offset);
         tracing::info!(%partition, raft_index, offset, "too far behind; begins anew");
         let membership = Membership::from_raft(snapshot.get_metadata().get_conf_state());
         let history = History::since(start.raft_index, membership);
@@ -54,7 +55,9 @@ impl Group {
 
     /// The log began anew.
     pub(super) fn installed(&mut self, installed: Installed, rim: &mut Rim) {
-        let Some(Installing { mut ready, history, machine }) = self.installing.take() else { return };
+        let Some(Installing { mut ready, history, machine }) = self.installing.take() else {
+            return;
+        };
         if let Err(error) = installed.result {
             self.stop(fault(&error));
             return;

@@ -168,7 +168,8 @@ impl Group {
         let promoted = now.learners.iter().filter(|replica| target.voters.contains(replica));
         let (ready, late): (Vec<u64>, Vec<u64>) =
             promoted.partition(|replica| self.has_caught_up(**replica));
-        let is_near = |replica: &u64| self.node.raft.prs().get(*replica).is_some_and(|p| p.recent_active);
+        let is_near =
+            |replica: &u64| self.node.raft.prs().get(*replica).is_some_and(|p| p.recent_active);
         if late.iter().any(is_near) {
             return Vec::new();
         }
@@ -185,9 +186,8 @@ impl Group {
             };
             steps.push(Step { kind: kind.into(), replica });
         }
-        let unwanted = |replica: &&u64| {
-            !target.voters.contains(replica) && !target.learners.contains(replica)
-        };
+        let unwanted =
+            |replica: &&u64| !target.voters.contains(replica) && !target.learners.contains(replica);
         let gone = now.learners.iter().filter(unwanted);
         steps.extend(gone.map(|&replica| Step { kind: StepKind::Remove.into(), replica }));
         steps

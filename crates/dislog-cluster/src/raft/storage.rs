@@ -262,7 +262,8 @@ impl Storage for LogStorage {
             start_offset: self.log.bounds().start_offset,
             timestamp_ms: start.timestamp_ms,
         };
-        let mut snapshot = Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (start.raft_index, start.term);
         // Raft takes a start only from a membership that it is in. Whoever came later learns until it

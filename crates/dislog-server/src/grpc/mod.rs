@@ -6,9 +6,11 @@
 mod admin;
 mod consume;
 mod health;
+mod message;
 mod produce;
 
 pub(crate) use admin::described;
+pub(crate) use consume::OwnBody;
 
 use axum::Router;
 use dislog_proto::v1;
@@ -16,6 +18,7 @@ use dislog_proto::v1::admin_server::AdminServer;
 use dislog_proto::v1::log_server::{Log, LogServer};
 use dislog_types::PartitionId;
 use dislog_types::limits::BATCH_BYTES_MAX;
+use futures_util::stream::Empty;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::HealthServer;
@@ -48,7 +51,14 @@ fn reflection() -> Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// `log.v1.Log`.
+/// A response whose body is `body`, once the listener has unpacked it; `unsent` is for the type.
+fn with_own_body<T>(unsent: T, body: OwnBody) -> Response<T> {
+    let mut response = Response::new(unsent);
+    response.extensions_mut().insert(body);
+    response
+}
+
+/// `log.v1.Log`. Its answers must go through [`OwnBody::unpack`].
 pub(crate) struct LogService {
     node: Node,
 }
@@ -75,16 +85,18 @@ impl Log for LogService {
         &self,
         request: Request<v1::ConsumeRequest>,
     ) -> Result<Response<v1::ConsumeResponse>, Status> {
-        Ok(Response::new(consume::consume(&self.node, &request.into_inner()).await?))
+        let body = consume::consume(&self.node, &request.into_inner()).await?;
+        Ok(with_own_body(v1::ConsumeResponse::default(), body))
     }
 
-    type ConsumeStreamStream = consume::Pages;
+    type ConsumeStreamStream = Empty<Result<v1::ConsumeResponse, Status>>;
 
     async fn consume_stream(
         &self,
         request: Request<v1::ConsumeRequest>,
-    ) -> Result<Response<consume::Pages>, Status> {
-        Ok(Response::new(consume::stream(self.node.clone(), &request.into_inner()).await?))
+    ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        let body = consume::stream(&self.node, &request.into_inner()).await?;
+        Ok(with_own_body(futures_util::stream::empty(), body))
     }
 
     async fn get_servers(

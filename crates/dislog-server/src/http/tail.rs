@@ -1,18 +1,22 @@
 //! Records as a stream: lines of JSON, or server-sent events (WHATWG HTML §9.2).
 //!
-//! At most one page is held for a slow reader. What ends a stream early is its last line
-//! (`{"error": …}`) or an event called `error`: a loss is never silent.
+//! What waits for a slow reader is an [`Outflow`]'s. What ends a stream early is its last line
+//! (`{"error": …}`), an event called `error`, or in the middle of a line the end of the connection:
+//! a loss is never silent.
 
-use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::http::problem::Problem;
 use crate::http::record_json::RecordOut;
 use crate::node::Node;
+use crate::outflow::{Outflow, Source, Waited};
+use crate::page::{Page, PageBuilder};
 use crate::read::{Limits, Located, Reader};
 use crate::status::Failure;
 
@@ -43,21 +47,6 @@ pub(super) struct Tail {
     left: u64,
     /// How long to wait at the end of the log; `None` waits for ever.
     patience: Option<Duration>,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Opening,
-    Reading,
-    Ended,
-}
-
-/// What came of waiting at the end of the log.
-enum Waited {
-    Records,
-    Nothing,
-    Heartbeat,
 }
 
 impl Tail {
@@ -71,63 +60,75 @@ impl Tail {
         patience: Option<Duration>,
     ) -> Tail {
         let left = limit.unwrap_or(u64::MAX);
-        Tail { node, reader, form, left, patience, stage: Stage::Opening }
+        Tail { node, reader, form, left, patience }
     }
 
     /// As a response body.
     pub(super) fn into_body(self) -> Body {
-        Body::from_stream(futures_util::stream::unfold(self, |mut tail| async move {
-            let chunk = tail.next().await?;
-            Some((Ok::<_, Infallible>(chunk), tail))
-        }))
-    }
-
-    /// The next bytes to send; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        match self.stage {
-            Stage::Ended => return None,
-            Stage::Opening => {
-                self.stage = Stage::Reading;
-                if self.form == Form::Events {
-                    return Some(Bytes::from_static(EVENTS_PREAMBLE.as_bytes()));
+        let (node, form) = (self.node.clone(), self.form);
+        let opening =
+            (form == Form::Events).then(|| Bytes::from_static(EVENTS_PREAMBLE.as_bytes()));
+        let opening = futures_util::stream::iter(opening.map(Ok));
+        let pages = futures_util::stream::unfold(Some(Outflow::new(self)), move |pages| {
+            let node = node.clone();
+            async move {
+                let mut pages = pages?;
+                match pages.next(&node.outlet).await {
+                    Ok(piece) => Some((Ok(piece?), Some(pages))),
+                    Err(failure) if pages.is_within_page() => {
+                        Some((Err(io::Error::other(failure.message)), None))
+                    }
+                    Err(failure) => Some((Ok(last_words(form, &failure)), None)),
                 }
             }
-            Stage::Reading => {}
-        }
-        match self.read().await {
-            Ok(chunk) => chunk,
-            Err(failure) => {
-                self.stage = Stage::Ended;
-                Some(self.last_words(&failure))
-            }
-        }
+        });
+        Body::from_stream(opening.chain(pages))
     }
 
-    async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        while self.left > 0 {
-            if self.node.closing.is_closing() {
-                return Err(Failure::shutting_down());
+    fn write(&self, records: Vec<Located>) -> Page {
+        let mut out = PageBuilder::default();
+        for located in records {
+            let out = out.own();
+            if self.form == Form::Events {
+                out.extend_from_slice(format!("id: {}\ndata: ", located.offset).as_bytes());
             }
-            let records = PAGE.records.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            let page = self.reader.page(Limits { records, ..PAGE }).await?;
-            if !page.is_empty() {
-                self.left -= page.len() as u64;
-                return Ok(Some(self.write(page)));
-            }
-            match self.wait().await? {
-                Waited::Records => {}
-                Waited::Nothing => break,
-                Waited::Heartbeat => return Ok(Some(Bytes::from_static(b":\n\n"))),
-            }
+            write_json(out, &RecordOut::from(located));
+            out.extend_from_slice(if self.form == Form::Events { b"\n\n" } else { b"\n" });
         }
-        Ok(None)
+        out.finish()
+    }
+}
+
+impl Source for Tail {
+    async fn page(&mut self, bytes_max: usize) -> Result<Option<Page>, Failure> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.node.closing.is_closing() {
+            return Err(Failure::shutting_down());
+        }
+        let records = PAGE.records.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let bytes = PAGE.bytes.min(bytes_max);
+        let records = self.reader.page(Limits { records, bytes }).await?;
+        self.left -= records.len() as u64;
+        Ok((!records.is_empty()).then(|| self.write(records)))
     }
 
-    async fn wait(&self) -> Result<Waited, Failure> {
+    async fn page_again(&mut self) -> Result<Page, Failure> {
+        let records = self.reader.page_again().await?;
+        Ok(self.write(records))
+    }
+
+    async fn wait(&mut self) -> Result<Waited, Failure> {
+        if self.left == 0 {
+            return Ok(Waited::End);
+        }
         let (limit, in_vain) = match (self.form, self.patience) {
-            (_, Some(patience)) => (patience, Waited::Nothing),
-            (Form::Events, None) => (EVENTS_HEARTBEAT, Waited::Heartbeat),
-            (Form::Lines, None) => (Duration::MAX, Waited::Nothing),
+            (_, Some(patience)) => (patience, Waited::End),
+            (Form::Events, None) => {
+                (EVENTS_HEARTBEAT, Waited::Heartbeat(Bytes::from_static(b":\n\n")))
+            }
+            (Form::Lines, None) => (Duration::MAX, Waited::End),
         };
         tokio::select! {
             waited = tokio::time::timeout(limit, self.reader.wait()) => match waited {
@@ -138,37 +139,29 @@ impl Tail {
         }
     }
 
-    fn write(&self, page: Vec<Located>) -> Bytes {
-        let mut out = Vec::with_capacity(PAGE.bytes / 2);
-        for located in page {
-            if self.form == Form::Events {
-                out.extend_from_slice(format!("id: {}\ndata: ", located.offset).as_bytes());
-            }
-            write_json(&mut out, &RecordOut::from(located));
-            out.extend_from_slice(if self.form == Form::Events { b"\n\n" } else { b"\n" });
-        }
-        out.into()
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
     }
+}
 
-    fn last_words(&self, failure: &Failure) -> Bytes {
-        #[derive(Serialize)]
-        struct Line {
-            error: Problem,
-        }
-        let mut out = Vec::new();
-        match self.form {
-            Form::Lines => {
-                write_json(&mut out, &Line { error: Problem::from(failure) });
-                out.push(b'\n');
-            }
-            Form::Events => {
-                out.extend_from_slice(b"event: error\ndata: ");
-                write_json(&mut out, &Problem::from(failure));
-                out.extend_from_slice(b"\n\n");
-            }
-        }
-        out.into()
+fn last_words(form: Form, failure: &Failure) -> Bytes {
+    #[derive(Serialize)]
+    struct Line {
+        error: Problem,
     }
+    let mut out = Vec::new();
+    match form {
+        Form::Lines => {
+            write_json(&mut out, &Line { error: Problem::from(failure) });
+            out.push(b'\n');
+        }
+        Form::Events => {
+            out.extend_from_slice(b"event: error\ndata: ");
+            write_json(&mut out, &Problem::from(failure));
+            out.extend_from_slice(b"\n\n");
+        }
+    }
+    out.into()
 }
 
 fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
