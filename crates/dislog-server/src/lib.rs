@@ -35,6 +35,7 @@ mod preface;
 mod read;
 mod server;
 mod status;
+mod streams;
 
 pub use config::{Config, ConfigError, Origin, Origins};
 pub use server::{Server, StartError};

@@ -15,7 +15,7 @@ use http::{Request, Response, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +26,7 @@ use crate::budget::Budgeted;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
 use crate::node::Node;
 use crate::preface::{Prefixed, Protocol, detect};
+use crate::streams::{Opened, Streams};
 
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -197,7 +198,8 @@ async fn serve_http1(
 
 async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> {
     let closing = services.node.closing.clone();
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let opened = Opened::default();
+    let connection = http2::Builder::new(opened.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
@@ -209,11 +211,12 @@ async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> 
         .keep_alive_timeout(HTTP2_PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), services);
     let mut connection = pin!(connection);
+    let mut streams = Streams::new(opened);
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        ended = streams.drive(connection.as_mut()) => return ended,
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    streams.drive(connection).await
 }
 
 /// An open connection, counted while it lives.
