@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 
 use crate::budget::Budgeted;
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX};
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX, unary};
 use crate::node::Node;
 use crate::preface::{Prefixed, Protocol, detect};
 use crate::streams::{Opened, Streams};
@@ -235,7 +235,7 @@ impl Drop for Counted {
     }
 }
 
-type AnswerBody = Either<tonic::body::Body, Body>;
+type AnswerBody = Either<unary::Answer, Body>;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
@@ -251,10 +251,18 @@ impl hyper::service::Service<Request<Incoming>> for Services {
         }
         let (head, body) = request.into_parts();
         let (body, hold) = Budgeted::new(body, self.node.budget.clone(), MESSAGE_BYTES_MAX);
+        if unary::is_plain_produce(&head) {
+            let node = self.node.clone();
+            return Box::pin(async move {
+                let answer = unary::answer(&node, body).await;
+                drop(hold);
+                Ok(answer.map(Either::Left))
+            });
+        }
         if is_of_log(head.uri.path()) {
             let answering = self.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
-                let answer = answering.await?.map(Either::Left);
+                let answer = answering.await?.map(|body| Either::Right(Body::new(body)));
                 drop(hold);
                 Ok(answer)
             });

@@ -7,6 +7,7 @@ mod admin;
 mod consume;
 mod health;
 mod produce;
+pub(crate) mod unary;
 
 pub(crate) use admin::described;
 

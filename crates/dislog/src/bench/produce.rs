@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dislog_client::{
-    Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record,
-};
+use dislog_client::{Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -50,7 +48,8 @@ pub(crate) struct ProduceArgs {
     /// adds its next record when the last one is acknowledged (closed loop)]
     #[arg(long, value_name = "NUMBER", value_parser = super::parse_rate)]
     rate: Option<f64>,
-    /// Let clients send a request for each record, instead of keeping a stream open
+    /// Let clients send a gRPC request for each record, instead of keeping a stream open; they are
+    /// clients made for this, which leave the processors to the server
     #[arg(long)]
     unary: bool,
     /// Let clients add records in batches, many at once
