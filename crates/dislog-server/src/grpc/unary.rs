@@ -143,3 +143,36 @@ impl Body for Answer {
         self.message.is_none() && self.trailers.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    async fn message_of(pieces: &[&'static [u8]]) -> Result<Bytes, Status> {
+        let frames: Vec<_> =
+            pieces.iter().map(|piece| Ok::<_, Infallible>(Frame::data((*piece).into()))).collect();
+        message(StreamBody::new(stream::iter(frames))).await
+    }
+
+    #[tokio::test]
+    async fn a_message_may_come_in_any_pieces() {
+        let framed: &[u8] = b"\0\0\0\0\x05hello";
+        assert_eq!(message_of(&[framed]).await.unwrap(), "hello");
+        for one in 0..framed.len() {
+            for two in one..framed.len() {
+                let pieces = [&framed[..one], &framed[one..two], &framed[two..], b"\0more"];
+                assert_eq!(message_of(&pieces).await.unwrap(), "hello", "cut at {one}, {two}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_refused() {
+        for wrong in [&b""[..], b"\0\0\0", b"\0\0\0\0\x05hell", b"\x01\0\0\0\x05hello"] {
+            assert!(message_of(&[wrong]).await.is_err(), "{wrong:?}");
+        }
+    }
+}
