@@ -59,10 +59,9 @@ impl Streams {
             // Answers first, so that they leave with this turn of the connection.
             self.poll(cx);
             let ended = connection.as_mut().poll(cx);
-            if ended.is_pending() {
-                self.under_way.extend(self.opened.lock().drain(..));
-                self.poll(cx);
-            }
+            // Also if it ended: who sent a whole request and left is served all the same.
+            self.under_way.extend(self.opened.lock().drain(..));
+            self.poll(cx);
             ended
         })
         .await
