@@ -17,6 +17,8 @@ pub struct TopicSettings {
     pub retention_ms: Option<u64>,
     /// Seal a segment when it would grow past this.
     pub segment_bytes: Option<u64>,
+    /// So many replicas of each partition, or as many as there are nodes.
+    pub replicas: Option<u32>,
 }
 
 /// A topic as the server has it.
@@ -47,6 +49,8 @@ pub struct PartitionInfo {
     pub segments: u32,
     /// The id of the leading server, if there is one.
     pub leader: Option<String>,
+    /// The ids of the servers that should have a replica.
+    pub replicas: Vec<String>,
     /// Why it cannot be written, if so.
     pub fault: Option<String>,
 }
@@ -206,6 +210,7 @@ impl From<TopicSettings> for v1::TopicSettings {
             retention_bytes: settings.retention_bytes,
             retention_ms: settings.retention_ms,
             segment_bytes: settings.segment_bytes,
+            replicas: settings.replicas,
         }
     }
 }
@@ -216,6 +221,7 @@ impl From<v1::TopicSettings> for TopicSettings {
             retention_bytes: settings.retention_bytes,
             retention_ms: settings.retention_ms,
             segment_bytes: settings.segment_bytes,
+            replicas: settings.replicas,
         }
     }
 }
@@ -240,6 +246,7 @@ impl From<v1::Partition> for PartitionInfo {
             size_bytes: partition.size_bytes,
             segments: partition.segments,
             leader: Some(partition.leader).filter(|leader| !leader.is_empty()),
+            replicas: partition.replicas,
             fault: Some(partition.fault).filter(|fault| !fault.is_empty()),
         }
     }

@@ -31,6 +31,9 @@ use crate::settings::{Config, Discovery, Topic, TopicChange, TopicSettings};
 /// How long the creation of a topic waits for its partitions to have leaders.
 const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a handed-over leadership may take to be taken.
+const TRANSFER_WAIT: Duration = Duration::from_secs(5);
+
 /// This node's part of the cluster: its topics and partitions. A cheap handle. Once the last is
 /// dropped, the node closes by itself; [`close`](Cluster::close) waits for it.
 #[derive(Clone)]
@@ -65,19 +68,13 @@ pub struct NodeInfo {
     pub leads: bool,
 }
 
-/// A partition, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionInfo {
-    /// Which it is.
-    pub id: PartitionId,
-    /// The nodes that should have a replica.
-    pub wanted: Vec<u64>,
-    /// The nodes whose replicas belong to it, as its leader said last.
-    pub members: Vec<u64>,
-    /// The nodes whose replicas vote, if this node has a replica.
+/// The nodes that have a part in a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those that decide.
     pub voters: Vec<u64>,
-    /// The node that leads it, if this node has a replica and knows.
-    pub leader: Option<u64>,
+    /// Those that only follow.
+    pub learners: Vec<u64>,
 }
 
 impl fmt::Debug for Cluster {
@@ -182,33 +179,74 @@ impl Cluster {
         state.nodes().map(info).collect()
     }
 
-    /// All partitions, of the system too, by topic.
+    /// The partitions that have a replica here, by topic; the metadata's first.
     #[must_use]
-    pub fn partitions(&self) -> Vec<PartitionInfo> {
-        let topics: Vec<_> = self.inner.node.metadata.state().topics().cloned().collect();
-        let mut infos = Vec::new();
-        for life in topics {
-            for (partition, assignment) in (0..).zip(&life.partitions) {
-                let id = PartitionId { topic: life.topic.name.clone(), partition };
-                let members = assignment.members.iter().map(|replica| replica.node).collect();
-                let leader = self.local_leader(&id);
-                let voters = self.local_voters(&id);
-                let wanted = assignment.nodes();
-                infos.push(PartitionInfo { id, wanted, members, voters, leader });
-            }
-        }
-        infos
+    pub fn local_partitions(&self) -> Vec<Partition> {
+        let mut partitions: Vec<Partition> =
+            self.inner.node.partitions.open().values().cloned().collect();
+        partitions.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        partitions.splice(..0, self.inner.node.metadata_log().cloned());
+        partitions
     }
 
-    fn local_voters(&self, id: &PartitionId) -> Vec<u64> {
-        let Some(partition) = self.inner.node.partition(id) else { return Vec::new() };
-        let voters = partition.shared.health().membership.voters.clone();
-        voters.into_iter().filter_map(|replica| self.inner.node.routes.node_of(replica)).collect()
-    }
-
-    fn local_leader(&self, id: &PartitionId) -> Option<u64> {
+    /// The node that leads a partition, if this node has a replica and knows.
+    #[must_use]
+    pub fn leader_of(&self, id: &PartitionId) -> Option<u64> {
         let leader = self.inner.node.partition(id)?.shared.health().leader?;
         self.inner.node.routes.node_of(leader)
+    }
+
+    /// The nodes whose replicas belong to a partition, as the replica of this node knows; nobody if
+    /// it has none.
+    #[must_use]
+    pub fn members_of(&self, id: &PartitionId) -> Members {
+        let Some(partition) = self.inner.node.partition(id) else { return Members::default() };
+        let membership = partition.shared.health().membership.clone();
+        let nodes = |replicas: Vec<u64>| -> Vec<u64> {
+            let node = |replica| self.inner.node.routes.node_of(replica);
+            replicas.into_iter().filter_map(node).collect()
+        };
+        Members { voters: nodes(membership.voters), learners: nodes(membership.learners) }
+    }
+
+    /// The nodes that should have a replica of a partition.
+    #[must_use]
+    pub fn replica_nodes(&self, id: &PartitionId) -> Vec<u64> {
+        let state = self.inner.node.metadata.state();
+        let life = state.topic(&id.topic).ok();
+        let number = usize::try_from(id.partition).ok();
+        let assignment = life.zip(number).and_then(|(life, number)| life.partitions.get(number));
+        assignment.map(|assignment| assignment.nodes()).unwrap_or_default()
+    }
+
+    /// Hands the leadership of a partition that this node leads to a node that has a replica.
+    /// Returns once it is no longer led here.
+    ///
+    /// # Errors
+    /// If that node has no replica that votes, or does not take over in time.
+    pub async fn transfer_leader(
+        &self,
+        partition: &Partition,
+        node_id: u64,
+    ) -> Result<(), TopicError> {
+        if node_id == self.node_id() && partition.serves() {
+            return Ok(());
+        }
+        let (voters, group) = {
+            let health = partition.shared.health();
+            (health.membership.voters.clone(), partition.shared.group)
+        };
+        let on_node = |replica: &u64| self.inner.node.routes.node_of(*replica) == Some(node_id);
+        let Some(replica) = voters.into_iter().find(on_node) else {
+            let message = format!("node {node_id} has no voting replica of {}", partition.id());
+            return Err(TopicError::Invalid(message));
+        };
+        let sent = self.inner.node.port.send(Input::TransferLeader(group, replica));
+        sent.map_err(|_| AppendError::Closing)?;
+        let mut led = partition.shared.led.subscribe();
+        let handed = async { while partition.serves() && led.changed().await.is_ok() {} };
+        let no_leader = || AppendError::NoLeader(partition.id().clone());
+        Ok(timeout(TRANSFER_WAIT, handed).await.map_err(|_| no_leader())?)
     }
 
     /// Where appends to a partition are to be sent: its leader, or, if this node has no replica and
@@ -217,7 +255,7 @@ impl Cluster {
     pub fn forward_to(&self, id: &PartitionId) -> Option<Peer> {
         let node = &self.inner.node;
         let node_id = match node.partition(id) {
-            Some(_) => self.local_leader(id)?,
+            Some(_) => self.leader_of(id)?,
             None => {
                 let state = node.metadata.state();
                 let life = state.topic(&id.topic).ok()?;
@@ -388,6 +426,17 @@ impl Cluster {
     /// Ends every partition: refuses new appends, waits for those under way, syncs, checkpoints.
     /// Idempotent.
     pub async fn close(&self) {
+        let drained = {
+            let state = self.inner.node.metadata.state();
+            let draining = state.node(self.node_id()).is_none_or(|node| {
+                node.standing == Standing::Draining && !state.has_replicas(self.node_id())
+            });
+            draining && self.inner.node.cluster().is_some()
+        };
+        if drained {
+            // Nobody should wait for it to come back.
+            let _ = self.inner.gossip.try_send(Heard::Leave);
+        }
         let (done, closed) = oneshot::channel();
         if self.inner.node.port.send(Input::Close(Some(done))).is_ok() {
             // Without an answer it was closed already.

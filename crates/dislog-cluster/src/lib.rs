@@ -35,7 +35,7 @@ mod peers;
 mod raft;
 mod settings;
 
-pub use cluster::{Cluster, NodeInfo, PartitionInfo};
+pub use cluster::{Cluster, Members, NodeInfo};
 pub use error::{AppendError, OpenError, ReadError, TopicError};
 pub use partition::{
     Append, Appended, Counters, Partition, PendingAppend, Progress, Status, StoredBatch,

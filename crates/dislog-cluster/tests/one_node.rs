@@ -44,7 +44,8 @@ async fn what_is_appended_is_read_and_outlives_a_restart() {
     assert_eq!(read_all(&log, 0).await, ["one", "two", "three"]);
     assert_eq!(append(&log, &["four"]).await.unwrap().base_offset, 3);
     let status = log.status();
-    assert_eq!((status.term, status.leader), (2, Some(node_id)));
+    assert_eq!((status.term, status.end_offset), (2, 4));
+    assert_eq!(cluster.leader_of(&id("a")), Some(node_id));
     cluster.close().await;
     cluster.close().await;
 }

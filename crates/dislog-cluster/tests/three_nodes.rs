@@ -90,8 +90,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Replicas that vote, as a node knows it.
 fn voters(cluster: &Cluster, topic: &str) -> usize {
-    let partitions = cluster.partitions();
-    partitions.iter().filter(|p| p.id == id(topic)).map(|p| p.voters.len()).sum()
+    cluster.members_of(&id(topic)).voters.len()
 }
 
 fn metadata_voters(cluster: &Cluster) -> usize {
@@ -142,8 +141,7 @@ async fn one_node_grows_to_three_and_outlives_its_first() {
         partition(node, "t").wait_for(2).await.unwrap();
         assert_eq!(read_all(&partition(node, "t"), 0).await, ["one", "two", "three"]);
     }
-    let leaders = |node: &Cluster| node.partitions().iter().find_map(|p| p.leader);
-    assert_eq!(leaders(&b), Some(a.node_id()));
+    assert_eq!(b.leader_of(&id("t")), Some(a.node_id()));
     assert!(matches!(
         b.create_topic(name("u"), 1, TopicChange::default()).await,
         Err(TopicError::Append(AppendError::NoLeader(_)))

@@ -2,14 +2,16 @@
 //! ever stored.
 
 use bytes::{Bytes, BytesMut};
-use dislog_cluster::{Append, Appended, Partition, PendingAppend};
+use dislog_cluster::{Append, Appended, PendingAppend};
 use dislog_proto::v1;
 use dislog_types::batch::{self, HEADER_BYTES, ProducerStamp};
 use dislog_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use dislog_types::time::{Clock, SystemClock};
 use dislog_types::{BatchBuilder, BatchHeader, Compression, Record};
+use tokio::task::JoinHandle;
 
-use crate::node::Node;
+use crate::forward::{self, Hops};
+use crate::node::{Node, Place};
 use crate::status::{Failure, kinds};
 
 /// A batch larger than this is decompressed on a thread that may block: it takes milliseconds.
@@ -112,34 +114,47 @@ pub(crate) fn stamp(idempotence: &v1::Idempotence) -> Result<ProducerStamp, Fail
     Ok(ProducerStamp { id: producer_id, epoch, sequence })
 }
 
-/// Creates the topic if need be, waits for room and queues the append.
+/// An append under way, here or on another node.
+pub(crate) enum Pending {
+    /// In a partition of this node.
+    Here(PendingAppend),
+    /// Sent on.
+    There(JoinHandle<Result<Appended, Failure>>),
+}
+
+/// Creates the topic if need be, waits for room and queues the append, or sends it on.
 pub(crate) async fn submit(
     node: &Node,
     topic: &str,
     partition: u32,
     append: Append,
-) -> Result<PendingAppend, Failure> {
-    let partition = node.partition_or_create(topic, partition).await?;
-    submit_to(&partition, append).await
-}
-
-/// Waits for room and queues the append.
-pub(crate) async fn submit_to(
-    partition: &Partition,
-    append: Append,
-) -> Result<PendingAppend, Failure> {
-    Ok(partition.submit(append).await?)
+    hops: Hops,
+) -> Result<Pending, Failure> {
+    match node.place(topic, partition, hops).await? {
+        Place::Here(partition) => Ok(Pending::Here(partition.submit(append).await?)),
+        Place::There(id, peer) => {
+            // A task, because an append is not cancelled with the request that carries it.
+            let sending = forward::append(node.clone(), peer, hops, id, append);
+            Ok(Pending::There(tokio::spawn(sending)))
+        }
+    }
 }
 
 /// The outcome of an append, awaited no longer than a request may take. Dropping this does not
 /// cancel the append.
 pub(crate) async fn outcome(
     node: &Node,
-    pending: PendingAppend,
+    pending: Pending,
     idempotent: bool,
 ) -> Result<Appended, Failure> {
-    match tokio::time::timeout(node.request_timeout(), pending).await {
-        Ok(outcome) => outcome.map_err(|error| Failure::from(error).of_idempotent(idempotent)),
+    let outcome = async {
+        match pending {
+            Pending::Here(pending) => pending.await.map_err(Failure::from),
+            Pending::There(sent) => sent.await.unwrap_or_else(|_| Err(Failure::shutting_down())),
+        }
+    };
+    match tokio::time::timeout(node.request_timeout(), outcome).await {
+        Ok(outcome) => outcome.map_err(|failure| failure.of_idempotent(idempotent)),
         Err(_) => {
             let limit_ms = node.config.request_timeout_ms;
             let message = format!("the append was not acknowledged within {limit_ms} ms");

@@ -30,6 +30,7 @@ mod append;
 mod budget;
 mod complaint;
 mod config;
+mod forward;
 mod grpc;
 mod http;
 mod listener;
@@ -42,6 +43,8 @@ mod read;
 mod server;
 mod shelf;
 mod status;
+mod streams;
+mod topics;
 mod transit;
 
 pub use config::{Config, ConfigError, Origin, Origins};

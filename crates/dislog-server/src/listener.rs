@@ -16,7 +16,7 @@ use http::{Request, Response, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,10 +26,12 @@ use tower::Service as _;
 
 use crate::budget::Budgeted;
 use crate::complaint::Complaint;
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody};
+use crate::forward::Hops;
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, unary};
 use crate::node::Node;
 use crate::peer;
 use crate::preface::{Prefixed, Protocol, detect};
+use crate::streams::{Opened, Streams};
 
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -138,8 +140,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: TcpStream, services: Services, _place: OwnedSemaphorePermit) {
-    let _counted = Counted::new(services.node.clone());
+async fn connection(stream: TcpStream, services: Services, place: OwnedSemaphorePermit) {
+    let counted = Counted::new(services.node.clone());
     let header_timeout = Duration::from_millis(services.node.config.header_timeout_ms);
     if let Err(error) = set_options(&stream) {
         tracing::debug!(%error, "a connection went away at once");
@@ -155,7 +157,14 @@ async fn connection(stream: TcpStream, services: Services, _place: OwnedSemaphor
     let ended = match protocol {
         Protocol::Http1 => serve_http1(stream, services, header_timeout).await,
         Protocol::Http2 => serve_http2(stream, services).await,
-        Protocol::Peer => return serve_peer(stream, &services, head_by).await,
+        Protocol::Peer => {
+            // Peers are heard longer than clients: until the leaderships are handed over.
+            tokio::spawn(async move {
+                serve_peer(stream, &services, head_by).await;
+                drop((counted, place));
+            });
+            return;
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -188,7 +197,8 @@ async fn serve_http1(
 
 async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> {
     let closing = services.node.closing.clone();
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let opened = Opened::default();
+    let connection = http2::Builder::new(opened.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
@@ -200,11 +210,12 @@ async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> 
         .keep_alive_timeout(HTTP2_PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), services);
     let mut connection = pin!(connection);
+    let mut streams = Streams::new(opened);
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        ended = streams.drive(connection.as_mut()) => return ended,
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    streams.drive(connection).await
 }
 
 async fn serve_peer(stream: Prefixed, services: &Services, hello_by: Instant) {
@@ -215,7 +226,7 @@ async fn serve_peer(stream: Prefixed, services: &Services, hello_by: Instant) {
     let from = stream.tcp().peer_addr().ok().map(|addr| addr.ip());
     tokio::select! {
         () = services.peers.serve(stream, from, hello_by) => {}
-        () = services.node.closing.wait() => {}
+        () = services.node.closed.wait() => {}
     }
 }
 
@@ -235,7 +246,7 @@ impl Drop for Counted {
     }
 }
 
-type AnswerBody = Either<tonic::body::Body, Body>;
+type AnswerBody = Either<unary::Answer, Body>;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
@@ -251,10 +262,19 @@ impl hyper::service::Service<Request<Incoming>> for Services {
         }
         let (head, body) = request.into_parts();
         let (body, hold) = Budgeted::new(body, self.node.budget.clone(), MESSAGE_BYTES_MAX);
+        if unary::is_plain_produce(&head) {
+            let (node, hops) = (self.node.clone(), Hops::of(&head.headers));
+            return Box::pin(async move {
+                let answer = unary::answer(&node, hops, body).await;
+                drop(hold);
+                Ok(answer.map(Either::Left))
+            });
+        }
         if is_of_log(head.uri.path()) {
             let answering = self.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
-                let answer = OwnBody::unpack(answering.await?).map(Either::Left);
+                let answer = OwnBody::unpack(answering.await?);
+                let answer = answer.map(|body| Either::Right(Body::new(body)));
                 drop(hold);
                 Ok(answer)
             });

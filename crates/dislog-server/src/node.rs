@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{AppendError, Cluster, Partition, TopicChange, TopicError};
-use dislog_proto::{DEFAULT_TOPIC, reason};
+use dislog_cluster::{AppendError, Cluster, NodeInfo, Partition, Peer, TopicError};
+use dislog_proto::{DEFAULT_TOPIC, reason, v1};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::forward::{Forwarder, Hops};
 use crate::outflow::Outlet;
-use crate::status::{Failure, kinds};
+use crate::status::Failure;
+use crate::topics;
 
 /// A node as its services see it. A cheap handle.
 #[derive(Clone)]
@@ -32,10 +34,14 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// Bounds the bytes that wait for slow readers.
     pub(crate) outlet: Outlet,
+    /// Connections to the other nodes, for requests.
+    pub(crate) forwarder: Forwarder,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Whether the node is going down.
     pub(crate) closing: Closing,
+    /// Whether it needs its peers no more: they are heard until its leaderships are handed over.
+    pub(crate) closed: Closing,
     /// When the node was started, Unix milliseconds.
     pub(crate) started_ms: i64,
 }
@@ -82,17 +88,12 @@ impl Node {
         self.cluster.node_id().to_string()
     }
 
-    /// What people call the node.
-    pub(crate) fn name(&self) -> &str {
-        if self.config.name.is_empty() { &self.address } else { &self.config.name }
-    }
-
     /// How long a request may take to arrive and an append to be acknowledged.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.config.request_timeout_ms)
     }
 
-    /// A partition to read from or to manage.
+    /// A partition to read from.
     ///
     /// The topic of requests that name none is created by its first reader too, if topics are
     /// created by use at all: such clients know nothing of topics.
@@ -103,26 +104,38 @@ impl Node {
     ) -> Result<Partition, Failure> {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
-            Err(TopicError::NotFound(_)) if topic.is_empty() => self.create(&id).await,
+            Err(TopicError::NotFound(_)) if topic.is_empty() => {
+                self.create(&id, Hops::default()).await?;
+                Ok(self.cluster.partition(&id)?)
+            }
             found => Ok(found?),
         }
     }
 
-    /// A partition to append to; its topic is created if that is allowed.
-    pub(crate) async fn partition_or_create(
+    /// Where appends to a partition go; its topic is created if that is allowed.
+    pub(crate) async fn place(
         &self,
         topic: &str,
         partition: u32,
-    ) -> Result<Partition, Failure> {
+        hops: Hops,
+    ) -> Result<Place, Failure> {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
-            Err(TopicError::NotFound(_)) => self.create(&id).await,
+            Ok(partition) if partition.serves() => return Ok(Place::Here(partition)),
+            Err(TopicError::NotFound(_)) => self.create(&id, hops).await?,
             found if self.config.auto_create_topics && self.is_being_created(&id, &found) => {
                 // Creating it too waits until whoever is creating it is done.
-                self.create(&id).await
+                self.create(&id, hops).await?;
             }
-            found => Ok(found?),
+            _ => {}
         }
+        if let Some(peer) = self.cluster.forward_to(&id) {
+            return match hops.may_go_on() {
+                true => Ok(Place::There(id, peer)),
+                false => Err(AppendError::NoLeader(id).into()),
+            };
+        }
+        Ok(Place::Here(self.cluster.partition(&id)?))
     }
 
     fn is_being_created(&self, id: &PartitionId, found: &Result<Partition, TopicError>) -> bool {
@@ -135,38 +148,37 @@ impl Node {
         }
     }
 
-    async fn create(&self, id: &PartitionId) -> Result<Partition, Failure> {
+    async fn create(&self, id: &PartitionId, hops: Hops) -> Result<(), Failure> {
         // A topic that is created by use has one partition: another cannot be meant.
         if !self.config.auto_create_topics || id.partition != 0 {
             return Err(TopicError::NotFound(id.topic.clone()).into());
         }
-        match self.cluster.create_topic(id.topic.clone(), 1, TopicChange::default()).await {
+        let request =
+            v1::CreateTopicRequest { topic: id.topic.to_string(), partitions: 1, settings: None };
+        match topics::create(self, request, hops).await {
             Ok(_) => tracing::info!(topic = %id.topic, "created topic on first use"),
-            Err(TopicError::Exists(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(failure) if failure.kind.reason == reason::TOPIC_EXISTS => {}
+            Err(failure) => return Err(failure),
         }
-        Ok(self.cluster.partition(id)?)
+        Ok(())
     }
 
-    /// Drops the records below `offset`, at most up to the committed offset; returns the start.
-    pub(crate) async fn trim(
-        &self,
-        topic: &str,
-        partition: u32,
-        offset: u64,
-    ) -> Result<u64, Failure> {
-        let id = partition_id(topic, partition)?;
-        let partition = self.cluster.partition(&id)?;
-        let committed_offset = partition.progress().committed_offset;
-        if offset > committed_offset {
-            let message = format!(
-                "{id} ends at offset {committed_offset}, so it cannot be trimmed up to {offset}"
-            );
-            return Err(
-                Failure::new(&kinds::OUT_OF_RANGE, message).with(reason::LATEST, committed_offset)
-            );
-        }
-        Ok(partition.trim(offset).await?)
+    /// The nodes that are alive, and which of them leads a partition. One that does not exist yet is
+    /// led by who would create it.
+    pub(crate) fn servers(&self, id: &PartitionId) -> Vec<v1::Server> {
+        let nodes = self.cluster.nodes();
+        let leader = match self.cluster.topic(&id.topic) {
+            Ok(_) => self.cluster.leader_of(id),
+            Err(_) => nodes.iter().find(|node| node.leads).map(|node| node.node_id),
+        };
+        let alive = nodes.into_iter().filter(|node| node.alive || leader == Some(node.node_id));
+        let server = |node: NodeInfo| v1::Server {
+            id: node.node_id.to_string(),
+            is_leader: leader == Some(node.node_id),
+            name: if node.name.is_empty() { node.address.clone() } else { node.name },
+            rpc_addr: node.address,
+        };
+        alive.map(server).collect()
     }
 
     /// Why the node cannot serve; nothing if it can.
@@ -178,12 +190,20 @@ impl Node {
     }
 }
 
+/// Where an append goes.
+pub(crate) enum Place {
+    /// To a partition of this node, which leads it or knows no leader.
+    Here(Partition),
+    /// To another node.
+    There(PartitionId, Peer),
+}
+
 /// The name of a topic in a request.
 pub(crate) fn topic_name(topic: &str) -> Result<TopicName, Failure> {
     let topic = if topic.is_empty() { DEFAULT_TOPIC } else { topic };
     Ok(topic.parse()?)
 }
 
-fn partition_id(topic: &str, partition: u32) -> Result<PartitionId, Failure> {
+pub(crate) fn partition_id(topic: &str, partition: u32) -> Result<PartitionId, Failure> {
     Ok(PartitionId { topic: topic_name(topic)?, partition })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{Cluster, Discovery, Network, OpenError, TopicSettings};
+use dislog_cluster::{Cluster, Discovery, Network, OpenError, REPLICAS_DEFAULT, TopicSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::forward::Forwarder;
 use crate::listener::Services;
 use crate::node::{Closing, Node, Shared};
 use crate::outflow::Outlet;
@@ -78,6 +79,7 @@ pub struct Server {
     addr: SocketAddr,
     node: Node,
     closing: watch::Sender<bool>,
+    closed: watch::Sender<bool>,
     serving: JoinHandle<()>,
     network: PeerNetwork,
 }
@@ -95,11 +97,15 @@ impl Server {
         let listen_error = |source| StartError::Listen { address: config.listen.clone(), source };
         let socket = bind(&config.listen).await.map_err(listen_error)?;
         let network = PeerNetwork::new(Handle::current());
-        let cluster = open(&config, Arc::new(network.clone())).await?;
+        let addr = socket.local_addr().map_err(listen_error)?;
+        let address = match config.advertise.is_empty() {
+            true => reachable(addr),
+            false => config.advertise.clone(),
+        };
+        let cluster = open(&config, &address, Arc::new(network.clone())).await?;
         network.set_node_id(cluster.node_id());
         let listener = socket.listen(BACKLOG).map_err(listen_error)?;
-        let addr = listener.local_addr().map_err(listen_error)?;
-        let server = Server::serve(config, cluster, network, listener, addr)?;
+        let server = Server::serve(config, cluster, network, listener, address)?;
         match server.check_advertised().await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -114,19 +120,22 @@ impl Server {
         cluster: Cluster,
         network: PeerNetwork,
         listener: TcpListener,
-        addr: SocketAddr,
-    ) -> Result<Server, tonic_reflection::server::Error> {
-        let (closing, _) = watch::channel(false);
-        let address =
-            if config.advertise.is_empty() { reachable(addr) } else { config.advertise.clone() };
+        address: String,
+    ) -> Result<Server, StartError> {
+        let addr = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
+        let ((closing, _), (closed, _)) = (watch::channel(false), watch::channel(false));
         let request_timeout = Duration::from_millis(config.request_timeout_ms);
         let node = Node::new(Shared {
             cluster,
             address,
             budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
             outlet: Outlet::default(),
+            forwarder: Forwarder::default(),
             connections: AtomicUsize::new(0),
             closing: Closing::new(&closing),
+            closed: Closing::new(&closed),
             started_ms: append::now_ms(),
             config,
         });
@@ -139,7 +148,7 @@ impl Server {
         };
         tracing::info!(%addr, advertise = %node.address, node_id = %node.id(), "serving");
         let serving = tokio::spawn(listener::serve(listener, services));
-        Ok(Server { addr, node, closing, serving, network })
+        Ok(Server { addr, node, closing, closed, serving, network })
     }
 
     /// Whoever is told the advertised address must reach this node there.
@@ -170,12 +179,17 @@ impl Server {
             tracing::error!(%error, "the listener failed");
         }
         self.node.cluster.close().await;
+        self.closed.send_replace(true);
         self.network.close().await;
         tracing::info!("shut down");
     }
 }
 
-async fn open(config: &Config, network: Arc<dyn Network>) -> Result<Cluster, OpenError> {
+async fn open(
+    config: &Config,
+    address: &str,
+    network: Arc<dyn Network>,
+) -> Result<Cluster, OpenError> {
     let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
     let appends_max = usize::try_from(config.append_bytes_in_flight_max).unwrap_or(usize::MAX);
     let settings = dislog_cluster::Config {
@@ -184,10 +198,18 @@ async fn open(config: &Config, network: Arc<dyn Network>) -> Result<Cluster, Ope
             retention_bytes: config.retention_bytes,
             retention_ms: config.retention_ms,
             segment_bytes: config.segment_bytes,
+            replicas: REPLICAS_DEFAULT,
         },
         appends_in_flight_bytes_max: appends_max,
         sync_threads: (2 * parallelism).min(SYNC_THREADS_MAX),
-        discovery: Discovery::default(),
+        discovery: Discovery {
+            address: address.to_owned(),
+            name: config.name.clone(),
+            rack: config.rack.clone(),
+            seeds: config.join.clone(),
+            bootstrap_expect: config.bootstrap_expect,
+            replace_after: Duration::from_millis(config.replace_after_ms),
+        },
     };
     let path = config.data_dir.clone();
     let opening = tokio::task::spawn_blocking(move || Cluster::open_real(settings, network));

@@ -5,6 +5,7 @@
 //! (`http::problem`). Both say whether sending the same request again is safe.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::time::Duration;
 
 use dislog_cluster::{AppendError, ReadError, TopicError};
@@ -66,6 +67,9 @@ pub(crate) mod kinds {
         ($($name:ident, $reason:expr, $code:ident, $http:ident, $retry:expr, $title:literal;)*) => {
             $(pub(crate) static $name: Kind =
                 kind($reason, $code, StatusCode::$http, $retry, $title);)*
+
+            /// All of them.
+            pub(super) static ALL: &[&Kind] = &[$(&$name),*];
         };
     }
 
@@ -168,6 +172,23 @@ impl Failure {
                 fewer at a time"
         );
         Failure::new(&kinds::TOO_LARGE, message)
+    }
+
+    /// What another node answered, to which a request was sent on. Without a reason of ours its
+    /// connection failed, and then it may have done its work, unless it was never made.
+    pub(crate) fn of_peer(status: &Status) -> Failure {
+        let Some(info) = status.get_error_details().error_info().cloned() else {
+            let unreached = status.source().is_some_and(is_connect_error);
+            let kind = if unreached { &kinds::NO_LEADER } else { &kinds::UNKNOWN_OUTCOME };
+            return Failure::new(kind, format!("sent on to another node: {}", status.message()));
+        };
+        let known = kinds::ALL.iter().find(|kind| kind.reason == info.reason);
+        let kind = known.copied().unwrap_or(&kinds::UNKNOWN_OUTCOME);
+        let keys = [reason::EARLIEST, reason::LATEST, reason::DAMAGED_FROM, reason::DAMAGED_TO];
+        let fact = |key: &'static str| Some((key, info.metadata.get(key)?.clone()));
+        let metadata = keys.into_iter().filter_map(fact).collect();
+        let message = status.message().to_owned();
+        Failure { kind, message, metadata, idempotent: false }
     }
 
     /// As given, with a fact for programs.
@@ -293,6 +314,17 @@ impl From<BatchError> for Failure {
             _ => Failure::invalid(error.to_string()),
         }
     }
+}
+
+fn is_connect_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

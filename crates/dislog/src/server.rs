@@ -57,8 +57,16 @@ setting_flags! {
     name: "NAME",
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8400]
     listen: "HOST:PORT",
-    /// The address that clients dial [default: the address listened on]
+    /// The address that clients and other nodes dial [default: the address listened on]
     advertise: "HOST:PORT",
+    /// Nodes of the cluster to join [default: none, the node forms a cluster by itself]
+    join: "HOST:PORT,…",
+    /// So many nodes that see each other form a new cluster [default: 0, one is joined]
+    bootstrap_expect: "COUNT",
+    /// What fails together with this node; replicas are spread over racks
+    rack: "RACK",
+    /// How long a node may be away before its replicas are given to others [default: 10m]
+    replace_after_ms: "TIME",
     /// Create a topic when a record is first produced to it [default: true]
     auto_create_topics: "BOOL",
     /// Keep about this much per partition, unless a topic says otherwise [default: 0, everything]
@@ -69,18 +77,10 @@ setting_flags! {
     segment_bytes: "SIZE",
     /// Bytes of appends that may be under way at once [default: 64MiB]
     append_bytes_in_flight_max: "SIZE",
-    /// Connections that may be open at once [default: 1024]
-    connections_max: "COUNT",
-    /// How long the head of a request may take to arrive [default: 30s]
-    header_timeout_ms: "TIME",
     /// How long a request may take, and an append to be acknowledged [default: 30s]
     request_timeout_ms: "TIME",
-    /// How long requests under way may take to end at shutdown [default: 1s]
-    shutdown_grace_ms: "TIME",
     /// What is logged: a level, or `tracing` directives [default: info]
     log_filter: "FILTER",
-    /// How it is logged: text or json [default: text on a terminal, json elsewhere]
-    log_format: "FORMAT",
 }
 
 /// Runs a node, or prints its settings.
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
     if args.print_config {
         return output.bytes(config.print(&origins).as_bytes());
     }
-    telemetry::start(&config.log_filter, log_format(&config))?;
+    telemetry::start(&config.log_filter, LogFormat::for_stderr())?;
     let signals = Signals::listen()?;
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--listen"))?;
     Ok(until_told(server, signals).await?)
@@ -100,14 +100,6 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn log_format(config: &Config) -> LogFormat {
-    match config.log_format.as_str() {
-        "json" => LogFormat::Json,
-        "text" => LogFormat::Text,
-        _ => LogFormat::for_stderr(),
-    }
 }
 
 /// Runs a server until a signal tells it to end. A second one does not wait for what is under way:

@@ -117,6 +117,9 @@ struct SettingsArg {
     /// Seal a segment at this size: retention drops whole segments
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     segment_bytes: Option<u64>,
+    /// Have so many replicas of each partition, or as many as there are nodes
+    #[arg(long, value_name = "NUMBER")]
+    replicas: Option<u32>,
 }
 
 fn parse_retention_ms(text: &str) -> Result<u64, String> {
@@ -133,6 +136,7 @@ impl SettingsArg {
             retention_bytes: self.retention_bytes,
             retention_ms: self.retention_time,
             segment_bytes: self.segment_bytes,
+            replicas: self.replicas,
         }
     }
 }

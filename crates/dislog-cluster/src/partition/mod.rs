@@ -146,16 +146,24 @@ impl Partition {
         outcome.await.unwrap_or(Err(AppendError::UnknownOutcome))
     }
 
+    /// Whether this replica leads and takes appends.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.shared.health().serving
+    }
+
     /// How it is, for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (term, leader, fault) = {
+        let (term, fault) = {
             let health = self.shared.health();
-            (health.term, health.leader, health.reason())
+            (health.term, health.reason())
         };
+        let bounds = self.shared.log.as_ref().map(dislog_log::Log::bounds);
         Status {
             term,
-            leader,
+            end_offset: bounds.map_or(0, |bounds| bounds.end_offset),
+            last_timestamp_ms: bounds.map_or(0, |bounds| bounds.last_timestamp_ms),
             size_bytes: self.shared.log.as_ref().map_or(0, dislog_log::Log::size_bytes),
             segments: self.shared.log.as_ref().map_or(0, dislog_log::Log::segment_count),
             fault,

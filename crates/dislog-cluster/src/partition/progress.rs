@@ -18,8 +18,10 @@ pub struct Progress {
 pub struct Status {
     /// The term it is in.
     pub term: u64,
-    /// The node that leads it.
-    pub leader: Option<u64>,
+    /// One past the last record that the replica has, committed or not.
+    pub end_offset: u64,
+    /// When that was appended, Unix milliseconds.
+    pub last_timestamp_ms: i64,
     /// Bytes on disk.
     pub size_bytes: u64,
     /// Segments on disk.

@@ -1,5 +1,7 @@
 //! The settings of a node: fifteen at most, each with one origin.
 //!
+//! Limits that nobody needs to set are fields of [`Config`] all the same, so that tests can.
+//!
 //! A setting comes from the first of these that has it: a flag, `DISLOG_<KEY>` in the environment,
 //! the TOML file, the default. Everything that can be said about a setting stands once, in
 //! [`settings::SETTINGS`]: the loader, the printed form and the table in `docs/configuration.md`
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use quantity::parse_ms;
 use settings::{SETTINGS, Setting};
 
-/// What a node is told. Every field is a setting of the same name.
+/// What a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where everything is kept.
@@ -26,6 +28,16 @@ pub struct Config {
     pub listen: String,
     /// The `host:port` that clients and other nodes dial; empty means the address listened on.
     pub advertise: String,
+    /// Nodes of the cluster to join: `host:port` each. None: the node forms a cluster by itself,
+    /// unless it belongs to one already.
+    pub join: Vec<String>,
+    /// So many nodes that see each other, and no cluster, form a new one; 0: one is joined, not
+    /// formed.
+    pub bootstrap_expect: u32,
+    /// What fails together with this node; replicas are spread over racks.
+    pub rack: String,
+    /// How long a node may be away before its replicas are given to others, milliseconds.
+    pub replace_after_ms: u64,
     /// Create a topic when a record is first produced to it.
     pub auto_create_topics: bool,
     /// Keep about this many bytes per partition unless the topic says otherwise; 0 keeps all.
@@ -48,8 +60,6 @@ pub struct Config {
     pub shutdown_grace_ms: u64,
     /// Which telemetry is logged, as `tracing` filters say it.
     pub log_filter: String,
-    /// How telemetry is logged: `text`, `json`, or `auto`: text on a terminal and JSON elsewhere.
-    pub log_format: String,
 }
 
 impl Default for Config {
@@ -59,6 +69,10 @@ impl Default for Config {
             name: String::new(),
             listen: format!("127.0.0.1:{}", dislog_proto::DEFAULT_PORT),
             advertise: String::new(),
+            join: Vec::new(),
+            bootstrap_expect: 0,
+            rack: String::new(),
+            replace_after_ms: 600_000,
             auto_create_topics: true,
             retention_bytes: 0,
             retention_ms: 0,
@@ -69,7 +83,6 @@ impl Default for Config {
             request_timeout_ms: 30_000,
             shutdown_grace_ms: 1_000,
             log_filter: "info".to_owned(),
-            log_format: "auto".to_owned(),
         }
     }
 }

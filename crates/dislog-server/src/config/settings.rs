@@ -59,6 +59,48 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| quoted(&config.advertise),
     },
     Setting {
+        key: "join",
+        meaning: "Nodes of the cluster to join, `host:port` each, separated by commas. Empty: the \
+            node forms a cluster by itself, unless it belongs to one already.",
+        set: |config, text| {
+            let given = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            config.join = given.map(host_port).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| quoted(&config.join.join(",")),
+    },
+    Setting {
+        key: "bootstrap_expect",
+        meaning: "So many nodes that see each other, and no cluster, form a new one: the same \
+            number on each of the first nodes. 0: a cluster is joined, not formed.",
+        set: |config, text| {
+            let count = text.parse().map_err(|_| "give a whole number".to_owned())?;
+            config.bootstrap_expect = u32::try_from(within(count, 0, 100, |n| n.to_string())?)
+                .expect("it is at most 100");
+            Ok(())
+        },
+        show: |config| config.bootstrap_expect.to_string(),
+    },
+    Setting {
+        key: "rack",
+        meaning: "What fails together with this node, such as a rack or a zone: replicas are \
+            spread over them.",
+        set: |config, text| {
+            text.clone_into(&mut config.rack);
+            Ok(())
+        },
+        show: |config| quoted(&config.rack),
+    },
+    Setting {
+        key: "replace_after_ms",
+        meaning: "How long a node may be away before its replicas are given to others.",
+        set: |config, text| {
+            config.replace_after_ms = within(parse_ms(text)?, 1_000, 31_536_000_000, show_ms)?;
+            Ok(())
+        },
+        show: |config| quantity(show_ms(config.replace_after_ms)),
+    },
+    Setting {
         key: "auto_create_topics",
         meaning: "Create a topic when a record is first produced to it.",
         set: |config, text| {
@@ -110,26 +152,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| quantity(show_bytes(config.append_bytes_in_flight_max)),
     },
     Setting {
-        key: "connections_max",
-        meaning: "Connections that may be open at once. More wait to be accepted.",
-        set: |config, text| {
-            let count = text.parse().map_err(|_| "give a whole number".to_owned())?;
-            config.connections_max = within(count, 1, 1_000_000, |count| count.to_string())?;
-            Ok(())
-        },
-        show: |config| config.connections_max.to_string(),
-    },
-    Setting {
-        key: "header_timeout_ms",
-        meaning: "How long a client may take to send the head of a request, and how long an idle \
-            HTTP/1.1 connection stays open.",
-        set: |config, text| {
-            config.header_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
-            Ok(())
-        },
-        show: |config| quantity(show_ms(config.header_timeout_ms)),
-    },
-    Setting {
         key: "request_timeout_ms",
         meaning: "How long a request may take to arrive, and an append to be acknowledged.",
         set: |config, text| {
@@ -137,16 +159,6 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| quantity(show_ms(config.request_timeout_ms)),
-    },
-    Setting {
-        key: "shutdown_grace_ms",
-        meaning: "How long requests under way may take to end once the node is told to stop. \
-            Streams are ended at once.",
-        set: |config, text| {
-            config.shutdown_grace_ms = within(parse_ms(text)?, 0, 3_600_000, show_ms)?;
-            Ok(())
-        },
-        show: |config| quantity(show_ms(config.shutdown_grace_ms)),
     },
     Setting {
         key: "log_filter",
@@ -157,19 +169,6 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| quoted(&config.log_filter),
-    },
-    Setting {
-        key: "log_format",
-        meaning: "How telemetry is logged: `text`, `json`, or `auto`: text on a terminal and JSON \
-            elsewhere.",
-        set: |config, text| match text {
-            "auto" | "text" | "json" => {
-                text.clone_into(&mut config.log_format);
-                Ok(())
-            }
-            _ => Err("give auto, text or json".to_owned()),
-        },
-        show: |config| quoted(&config.log_format),
     },
 ];
 

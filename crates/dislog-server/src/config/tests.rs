@@ -31,8 +31,8 @@ fn later_origins_override_earlier_ones() {
     assert!(matches!(origins.of("retention_bytes"), Origin::File(_)));
     assert_eq!(config.retention_ms, 7 * 86_400_000);
     assert_eq!(config.segment_bytes, 2_000_000);
-    assert_eq!(config.connections_max, 1_024);
-    assert_eq!(origins.of("connections_max"), &Origin::Default);
+    assert_eq!(config.bootstrap_expect, 0);
+    assert_eq!(origins.of("bootstrap_expect"), &Origin::Default);
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn values_that_cannot_be_say_what_can() {
         ("retention_bytes", "99999999999GiB", "give bytes"),
         ("retention_ms", "soon", "give milliseconds"),
         ("auto_create_topics", "yes", "true or false"),
-        ("connections_max", "0", "from 1 to"),
+        ("bootstrap_expect", "101", "from 0 to"),
+        ("join", "a:1,b", "host:port"),
         ("segment_bytes", "1", "from 4KiB to 2GiB"),
         ("append_bytes_in_flight_max", "1MiB", "from 16MiB"),
-        ("log_format", "xml", "auto, text or json"),
         ("data_dir", "", "must not be empty"),
     ] {
         let error = load("", &[], &[(key, value)]).unwrap_err();

@@ -1,13 +1,17 @@
-//! `log.v1.Admin`: topics.
+//! `log.v1.Admin`: topics and nodes.
 
-use dislog_cluster::{Topic, TopicChange};
+use dislog_cluster::Partition;
 use dislog_proto::v1;
+use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::admin_server::Admin;
-use dislog_types::{PartitionId, TopicName};
+use dislog_types::TopicName;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::node::Node;
+use crate::forward::Hops;
+use crate::node::{Node, Place};
 use crate::status::Failure;
+use crate::topics::{self, changed_by, described, sent_on};
 
 pub(super) struct AdminService {
     pub(super) node: Node,
@@ -19,13 +23,9 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        let request = request.into_inner();
-        let name = name(&request.topic)?;
-        let change = change(request.settings);
-        let partitions = request.partitions.max(1);
-        let created = self.node.cluster.create_topic(name, partitions, change).await;
-        let topic = created.map_err(Failure::from)?;
-        Ok(Response::new(v1::CreateTopicResponse { topic: Some(described(&self.node, &topic)) }))
+        let (hops, request) = taken(request);
+        let topic = topics::create(&self.node, request, hops).await?;
+        Ok(Response::new(v1::CreateTopicResponse { topic: Some(topic) }))
     }
 
     async fn list_topics(
@@ -41,7 +41,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DescribeTopicRequest>,
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
-        let name = name(&request.into_inner().topic)?;
+        let name: TopicName = request.into_inner().topic.parse().map_err(Failure::from)?;
         let topic = self.node.cluster.topic(&name).map_err(Failure::from)?;
         Ok(Response::new(v1::DescribeTopicResponse { topic: Some(described(&self.node, &topic)) }))
     }
@@ -50,21 +50,17 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::AlterTopicRequest>,
     ) -> Result<Response<v1::AlterTopicResponse>, Status> {
-        let request = request.into_inner();
-        let name = name(&request.topic)?;
-        let altered = self.node.cluster.alter_topic(&name, change(request.settings)).await;
-        let topic = altered.map_err(Failure::from)?;
-        Ok(Response::new(v1::AlterTopicResponse { topic: Some(described(&self.node, &topic)) }))
+        let (hops, request) = taken(request);
+        let topic = topics::alter(&self.node, request, hops).await?;
+        Ok(Response::new(v1::AlterTopicResponse { topic: Some(topic) }))
     }
 
     async fn trim_topic(
         &self,
         request: Request<v1::TrimTopicRequest>,
     ) -> Result<Response<v1::TrimTopicResponse>, Status> {
-        let request = request.into_inner();
-        name(&request.topic)?;
-        let start_offset =
-            self.node.trim(&request.topic, request.partition, request.offset).await?;
+        let (hops, request) = taken(request);
+        let start_offset = topics::trim(&self.node, request, hops).await?;
         Ok(Response::new(v1::TrimTopicResponse { start_offset }))
     }
 
@@ -72,52 +68,123 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        let name = name(&request.into_inner().topic)?;
-        self.node.cluster.delete_topic(&name).await.map_err(Failure::from)?;
+        let (hops, request) = taken(request);
+        topics::delete(&self.node, request, hops).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
-}
 
-/// Managing a topic takes its name: there is no default for that.
-fn name(topic: &str) -> Result<TopicName, Failure> {
-    Ok(topic.parse()?)
-}
+    async fn describe_cluster(
+        &self,
+        _: Request<v1::DescribeClusterRequest>,
+    ) -> Result<Response<v1::DescribeClusterResponse>, Status> {
+        let cluster = &self.node.cluster;
+        let nodes = cluster.nodes().into_iter().map(|node| v1::Node {
+            id: node.node_id.to_string(),
+            name: node.name,
+            address: node.address,
+            rack: node.rack,
+            alive: node.alive,
+            draining: node.draining,
+            votes: node.votes,
+            leads: node.leads,
+        });
+        Ok(Response::new(v1::DescribeClusterResponse {
+            cluster_id: cluster.cluster_id().map(|id| format!("{id:016x}")).unwrap_or_default(),
+            nodes: nodes.collect(),
+            node_id: self.node.id(),
+        }))
+    }
 
-fn change(settings: Option<v1::TopicSettings>) -> TopicChange {
-    let v1::TopicSettings { retention_bytes, retention_ms, segment_bytes } =
-        settings.unwrap_or_default();
-    TopicChange { retention_bytes, retention_ms, segment_bytes }
-}
+    async fn describe_replicas(
+        &self,
+        _: Request<v1::DescribeReplicasRequest>,
+    ) -> Result<Response<v1::DescribeReplicasResponse>, Status> {
+        let partitions = self.node.cluster.local_partitions();
+        let replicas = partitions.iter().map(|partition| self.replica(partition)).collect();
+        Ok(Response::new(v1::DescribeReplicasResponse { replicas }))
+    }
 
-/// A topic with its partitions as they are now.
-pub(crate) fn described(node: &Node, topic: &Topic) -> v1::Topic {
-    let partitions = (0..topic.partitions).filter_map(|partition| {
-        let id = PartitionId { topic: topic.name.clone(), partition };
-        // A partition that is gone was deleted since the topic was looked up.
-        let partition = node.cluster.partition(&id).ok()?;
-        Some(described_partition(&partition))
-    });
-    v1::Topic {
-        name: topic.name.to_string(),
-        partitions: partitions.collect(),
-        settings: Some(v1::TopicSettings {
-            retention_bytes: Some(topic.settings.retention_bytes),
-            retention_ms: Some(topic.settings.retention_ms),
-            segment_bytes: Some(topic.settings.segment_bytes),
-        }),
-        created_ms: topic.created_ms,
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let (hops, request) = taken(request);
+        let node_id = node_id(&request.node_id)?;
+        if let Some(peer) = changed_by(&self.node, hops)? {
+            let call =
+                async |mut admin: AdminClient<Channel>| admin.drain_node(hops.next(request)).await;
+            return Ok(Response::new(sent_on(&self.node, &peer, call).await?));
+        }
+        let drained = self.node.cluster.drain_node(node_id, request.drain).await;
+        drained.map_err(Failure::from)?;
+        Ok(Response::new(v1::DrainNodeResponse {}))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let (hops, request) = taken(request);
+        let node_id = node_id(&request.node_id)?;
+        if let Some(peer) = changed_by(&self.node, hops)? {
+            let call =
+                async |mut admin: AdminClient<Channel>| admin.remove_node(hops.next(request)).await;
+            return Ok(Response::new(sent_on(&self.node, &peer, call).await?));
+        }
+        self.node.cluster.remove_node(node_id).await.map_err(Failure::from)?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let (hops, request) = taken(request);
+        let node_id = node_id(&request.node_id)?;
+        let name: TopicName = request.topic.parse().map_err(Failure::from)?;
+        self.node.cluster.topic(&name).map_err(Failure::from)?;
+        match self.node.place(&request.topic, request.partition, hops).await? {
+            Place::Here(partition) => {
+                let handed = self.node.cluster.transfer_leader(&partition, node_id).await;
+                handed.map_err(Failure::from)?;
+                Ok(Response::new(v1::TransferLeaderResponse {}))
+            }
+            Place::There(_, peer) => {
+                let call = async |mut admin: AdminClient<Channel>| {
+                    admin.transfer_leader(hops.next(request)).await
+                };
+                Ok(Response::new(sent_on(&self.node, &peer, call).await?))
+            }
+        }
     }
 }
 
-fn described_partition(partition: &dislog_cluster::Partition) -> v1::Partition {
-    let (progress, status) = (partition.progress(), partition.status());
-    v1::Partition {
-        partition: partition.id().partition,
-        start_offset: progress.start_offset,
-        committed_offset: progress.committed_offset,
-        size_bytes: status.size_bytes,
-        segments: u32::try_from(status.segments).unwrap_or(u32::MAX),
-        leader: status.leader.map(|id| id.to_string()).unwrap_or_default(),
-        fault: status.fault.unwrap_or_default(),
+impl AdminService {
+    fn replica(&self, partition: &Partition) -> v1::Replica {
+        let (id, progress, status) = (partition.id(), partition.progress(), partition.status());
+        let members = self.node.cluster.members_of(id);
+        let text = |ids: Vec<u64>| ids.into_iter().map(|id| id.to_string()).collect();
+        v1::Replica {
+            topic: id.topic.to_string(),
+            partition: id.partition,
+            start_offset: progress.start_offset,
+            committed_offset: progress.committed_offset,
+            end_offset: status.end_offset,
+            term: status.term,
+            leader: self.node.cluster.leader_of(id).map(|id| id.to_string()).unwrap_or_default(),
+            voters: text(members.voters),
+            learners: text(members.learners),
+            last_timestamp_ms: status.last_timestamp_ms,
+            fault: status.fault.unwrap_or_default(),
+        }
     }
+}
+
+fn taken<T>(request: Request<T>) -> (Hops, T) {
+    (Hops::of_metadata(request.metadata()), request.into_inner())
+}
+
+fn node_id(text: &str) -> Result<u64, Failure> {
+    let invalid = || Failure::invalid(format!("node_id is {text:?}: give a node's id, a number"));
+    text.parse().ok().filter(|id| *id != 0).ok_or_else(invalid)
 }

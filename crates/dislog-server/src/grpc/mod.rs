@@ -8,8 +8,8 @@ mod consume;
 mod health;
 mod message;
 mod produce;
+pub(crate) mod unary;
 
-pub(crate) use admin::described;
 pub(crate) use consume::OwnBody;
 
 use axum::Router;
@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder, Error};
 
+use crate::forward::Hops;
 use crate::node::{Node, topic_name};
 
 /// The most bytes of one message: a batch and the fields around it.
@@ -69,7 +70,8 @@ impl Log for LogService {
         &self,
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
-        Ok(Response::new(produce::produce(&self.node, request.into_inner()).await?))
+        let hops = Hops::of_metadata(request.metadata());
+        Ok(Response::new(produce::produce(&self.node, request.into_inner(), hops).await?))
     }
 
     type ProduceStreamStream = produce::Answers;
@@ -78,7 +80,8 @@ impl Log for LogService {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<produce::Answers>, Status> {
-        Ok(Response::new(produce::stream(self.node.clone(), request.into_inner())))
+        let hops = Hops::of_metadata(request.metadata());
+        Ok(Response::new(produce::stream(self.node.clone(), request.into_inner(), hops)))
     }
 
     async fn consume(
@@ -105,18 +108,7 @@ impl Log for LogService {
     ) -> Result<Response<v1::GetServersResponse>, Status> {
         let v1::GetServersRequest { topic, partition } = request.into_inner();
         let id = PartitionId { topic: topic_name(&topic)?, partition };
-        // One node is the whole cluster, and will also lead the partitions that are not created
-        // yet.
-        let is_leader = match self.node.cluster.partition(&id) {
-            Ok(partition) => partition.status().leader == Some(self.node.cluster.node_id()),
-            Err(_) => true,
-        };
-        let server = v1::Server {
-            id: self.node.id(),
-            rpc_addr: self.node.address.clone(),
-            is_leader,
-            name: self.node.name().to_owned(),
-        };
-        Ok(Response::new(v1::GetServersResponse { servers: vec![server] }))
+        let servers = self.node.servers(&id);
+        Ok(Response::new(v1::GetServersResponse { servers }))
     }
 }

@@ -1,15 +1,17 @@
 //! `Produce` and `ProduceStream`.
 
+use std::future::ready;
 use std::pin::{Pin, pin};
 
-use dislog_cluster::{Appended, PendingAppend};
+use dislog_cluster::{Appended, Peer};
 use dislog_proto::v1;
-use futures_util::Stream;
-use tokio::sync::mpsc;
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
-use crate::append;
-use crate::node::Node;
+use crate::append::{self, Pending};
+use crate::forward::Hops;
+use crate::node::{Node, Place};
 use crate::status::Failure;
 
 /// Requests of one stream that may be under way: as many as the batches that are remembered of a
@@ -24,8 +26,9 @@ pub(super) type Answers =
 pub(super) async fn produce(
     node: &Node,
     request: v1::ProduceRequest,
+    hops: Hops,
 ) -> Result<v1::ProduceResponse, Failure> {
-    let submitted = submit(node, request).await?;
+    let submitted = submit(node, request, hops).await?;
     // produce 10: whoever asked is told. If nobody is there any more, the append has happened all
     // the same.
     let outcome = append::outcome(node, submitted.pending, submitted.idempotent).await?;
@@ -38,11 +41,68 @@ pub(super) async fn produce(
 /// client that does not read its answers is held back once [`STREAM_REQUESTS_MAX`] are under way.
 /// The task ends with the requests, at the first failure, when the answers are dropped, or when the
 /// node is closing.
-pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>) -> Answers {
+///
+/// If another node leads what the first request is for, that node gets the stream as it is: only
+/// so do its requests stay in order.
+pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>, hops: Hops) -> Answers {
+    let answers = async move {
+        match started(&node, requests, hops).await {
+            Ok(answers) => answers,
+            Err(status) => Box::pin(stream::iter([Err(status)])) as Answers,
+        }
+    };
+    Box::pin(stream::once(answers).flatten())
+}
+
+async fn started(
+    node: &Node,
+    mut requests: Streaming<v1::ProduceRequest>,
+    hops: Hops,
+) -> Result<Answers, Status> {
+    let closing = node.closing.clone();
+    let first = tokio::select! {
+        first = requests.message() => first?,
+        () = closing.wait() => return Err(Failure::shutting_down().into()),
+    };
+    let Some(first) = first else { return Ok(Box::pin(stream::empty())) };
+    match node.place(&first.topic, first.partition, hops).await? {
+        Place::Here(_) => Ok(submitted(node.clone(), first, requests, hops)),
+        Place::There(_, peer) => sent_on(node, &peer, first, requests, hops).await,
+    }
+}
+
+async fn sent_on(
+    node: &Node,
+    peer: &Peer,
+    first: v1::ProduceRequest,
+    requests: Streaming<v1::ProduceRequest>,
+    hops: Hops,
+) -> Result<Answers, Status> {
+    let (ended, cut) = oneshot::channel::<()>();
+    let rest = requests.take_while(|request| ready(request.is_ok())).filter_map(|r| ready(r.ok()));
+    let requests = stream::iter([first]).chain(rest).take_until(cut);
+    let answers = node.forwarder.log(peer)?.produce_stream(hops.next(requests)).await;
+    let answers = answers.map_err(|status| Failure::of_peer(&status))?.into_inner();
+    let closing = node.closing.clone();
+    let closed = Box::pin(async move { closing.wait().await });
+    let answers = answers.take_until(closed).map(move |answer| {
+        // Held as long as the answers are wanted.
+        let _held = &ended;
+        answer.map_err(|status| Status::from(Failure::of_peer(&status)))
+    });
+    Ok(Box::pin(answers))
+}
+
+fn submitted(
+    node: Node,
+    first: v1::ProduceRequest,
+    requests: Streaming<v1::ProduceRequest>,
+    hops: Hops,
+) -> Answers {
     let (queue, submitted) = mpsc::channel(STREAM_REQUESTS_MAX);
-    tokio::spawn(submit_all(node.clone(), requests, queue));
+    tokio::spawn(submit_all(node.clone(), first, requests, hops, queue));
     let state = Some((node, submitted));
-    Box::pin(futures_util::stream::unfold(state, |state| async move {
+    Box::pin(stream::unfold(state, |state| async move {
         let (node, mut submitted) = state?;
         match answer(&node, submitted.recv().await?).await {
             Ok(response) => Some((Ok(response), Some((node, submitted)))),
@@ -52,34 +112,44 @@ pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>) -> Ans
 }
 
 struct Submitted {
-    pending: PendingAppend,
+    pending: Pending,
     idempotent: bool,
 }
 
-async fn submit(node: &Node, request: v1::ProduceRequest) -> Result<Submitted, Failure> {
+async fn submit(
+    node: &Node,
+    request: v1::ProduceRequest,
+    hops: Hops,
+) -> Result<Submitted, Failure> {
     // produce 1: the request becomes one checked batch; what cannot be read back is refused here.
     let (topic, partition) = (request.topic.clone(), request.partition);
     let append = append::from_request(request).await?;
     let idempotent = append.header.producer.is_some();
-    let pending = append::submit(node, &topic, partition, append).await?;
+    let pending = append::submit(node, &topic, partition, append, hops).await?;
     Ok(Submitted { pending, idempotent })
 }
 
 async fn submit_all(
     node: Node,
+    first: v1::ProduceRequest,
     mut requests: Streaming<v1::ProduceRequest>,
+    hops: Hops,
     queue: mpsc::Sender<Result<Submitted, Status>>,
 ) {
     let closing = node.closing.clone();
     let mut closed = pin!(closing.wait());
+    let mut first = Some(first);
     // The place in the queue comes first, so that nothing is appended that could not be answered.
     while let Ok(place) = queue.reserve().await {
-        let request = tokio::select! {
-            request = requests.message() => request,
-            () = &mut closed => Err(Failure::shutting_down().into()),
+        let request = match first.take() {
+            Some(first) => Ok(Some(first)),
+            None => tokio::select! {
+                request = requests.message() => request,
+                () = &mut closed => Err(Failure::shutting_down().into()),
+            },
         };
         let submitted = match request {
-            Ok(Some(request)) => submit(&node, request).await.map_err(Status::from),
+            Ok(Some(request)) => submit(&node, request, hops).await.map_err(Status::from),
             Ok(None) => return,
             Err(status) => Err(status),
         };

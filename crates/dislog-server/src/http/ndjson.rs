@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
-use dislog_cluster::{Partition, PendingAppend};
 use dislog_types::BatchBuilder;
 use dislog_types::limits::BATCH_BYTES_MAX;
 use futures_util::FutureExt;
 use http_body::Body as _;
 
-use crate::append;
+use crate::append::{self, Pending};
 use crate::budget::{Class, Share};
+use crate::forward::Hops;
 use crate::http::body::{next_data, take_more};
 use crate::http::produce::Appended;
 use crate::http::record_json::parse_line;
@@ -38,8 +38,7 @@ pub(super) async fn append_lines(
     let mut lines = Lines {
         node,
         topic,
-        number: partition,
-        partition: None,
+        partition,
         rest: BytesMut::new(),
         share: None,
         line_count: 0,
@@ -65,14 +64,13 @@ pub(super) async fn append_lines(
 struct Lines<'a> {
     node: &'a Node,
     topic: &'a str,
-    number: u32,
-    partition: Option<Partition>,
+    partition: u32,
     /// The beginning of a line that goes on.
     rest: BytesMut,
     share: Option<Share>,
     line_count: usize,
     builder: BatchBuilder,
-    in_flight: VecDeque<PendingAppend>,
+    in_flight: VecDeque<Pending>,
     appended: Option<Appended>,
 }
 
@@ -150,13 +148,17 @@ impl Lines<'_> {
             return Ok(());
         }
         self.settle(BATCHES_IN_FLIGHT_MAX - 1).await?;
-        let partition = match &self.partition {
-            Some(partition) => partition.clone(),
-            None => self.node.partition_or_create(self.topic, self.number).await?,
-        };
         let append = append::finish(std::mem::take(&mut self.builder), None, None);
-        self.in_flight.push_back(append::submit_to(&partition, append).await?);
-        self.partition = Some(partition);
+        let (topic, partition, hops) = (self.topic, self.partition, Hops::default());
+        let pending = append::submit(self.node, topic, partition, append, hops).await?;
+        if matches!(pending, Pending::There(_)) {
+            // Sent on at the same time, batches could change their order.
+            self.settle(0).await?;
+            let appended = append::outcome(self.node, pending, false).await?;
+            self.count(appended);
+        } else {
+            self.in_flight.push_back(pending);
+        }
         Ok(())
     }
 

@@ -24,6 +24,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The nodes of the cluster.
 #[derive(Serialize, ToSchema)]
 struct Cluster {
+    /// 16 hexadecimal digits; none while the node belongs to no cluster.
+    cluster_id: Option<String>,
     nodes: Vec<ClusterNode>,
 }
 
@@ -36,10 +38,14 @@ struct ClusterNode {
     name: String,
     /// Where clients reach it, `host:port`.
     address: String,
-    /// All its partitions can serve.
-    ready: bool,
-    /// Its version of Dislog.
-    version: &'static str,
+    /// What fails together with it; empty if nothing is known.
+    rack: String,
+    /// It answers, as far as this node can see.
+    alive: bool,
+    /// Its replicas are to go elsewhere.
+    draining: bool,
+    /// It leads the metadata.
+    leads: bool,
 }
 
 /// The process answers: nothing more.
@@ -77,14 +83,17 @@ pub(super) async fn readyz(State(node): State<Node>) -> Result<&'static str, Fai
     responses((status = 200, body = Cluster)),
 )]
 pub(super) async fn cluster(State(node): State<Node>) -> Response {
-    let this = ClusterNode {
-        id: node.id(),
-        name: node.name().to_owned(),
-        address: node.address.clone(),
-        ready: node.unready().is_empty(),
-        version: env!("CARGO_PKG_VERSION"),
-    };
-    Json(Cluster { nodes: vec![this] }).into_response()
+    let nodes = node.cluster.nodes().into_iter().map(|known| ClusterNode {
+        id: known.node_id.to_string(),
+        name: if known.name.is_empty() { known.address.clone() } else { known.name },
+        address: known.address,
+        rack: known.rack,
+        alive: known.alive,
+        draining: known.draining,
+        leads: known.leads,
+    });
+    let cluster_id = node.cluster.cluster_id().map(|id| format!("{id:016x}"));
+    Json(Cluster { cluster_id, nodes: nodes.collect() }).into_response()
 }
 
 /// Numbers for Prometheus.
@@ -139,7 +148,7 @@ impl Metrics {
                 let id = PartitionId { topic: topic.name.clone(), partition: number };
                 let Ok(partition) = node.cluster.partition(&id) else { continue };
                 let (progress, status) = (partition.progress(), partition.status());
-                let leads = status.leader == Some(node.cluster.node_id());
+                let leads = partition.serves();
                 let values = [
                     progress.start_offset,
                     progress.committed_offset,

@@ -15,6 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::append;
+use crate::forward::Hops;
 use crate::http::body;
 use crate::http::ndjson;
 use crate::http::params::{Names, Params};
@@ -200,7 +201,7 @@ pub(super) async fn append_one(
     append: Append,
 ) -> Result<Appended, Failure> {
     let idempotent = append.header.producer.is_some();
-    let pending = append::submit(node, topic, partition, append).await?;
+    let pending = append::submit(node, topic, partition, append, Hops::default()).await?;
     let appended = append::outcome(node, pending, idempotent).await?;
     let count = u64::from(appended.record_count);
     Ok(Appended {

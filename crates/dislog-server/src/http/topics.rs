@@ -4,20 +4,19 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dislog_cluster::TopicChange;
 use dislog_proto::v1;
-use dislog_types::TopicName;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::grpc::described;
+use crate::forward::Hops;
 use crate::http::body;
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
 use crate::node::Node;
 use crate::status::Failure;
+use crate::topics::{self, described};
 
 /// A request about topics is a few numbers.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -33,6 +32,8 @@ struct Settings {
     retention_ms: Option<u64>,
     /// A segment is sealed when it would grow past this.
     segment_bytes: Option<u64>,
+    /// So many replicas of each partition, or as many as there are nodes.
+    replicas: Option<u32>,
 }
 
 /// A topic to create.
@@ -72,6 +73,8 @@ struct Partition {
     segments: u32,
     /// The id of the leading server; empty while there is none.
     leader: String,
+    /// The ids of the nodes that should have a replica.
+    replicas: Vec<String>,
     /// Why it cannot be written, if so.
     #[serde(skip_serializing_if = "String::is_empty")]
     fault: String,
@@ -134,10 +137,10 @@ pub(super) async fn create_topic(
 ) -> Result<Response, Failure> {
     params.only(&[])?;
     let new: NewTopic = json(&node, body).await?;
-    let name: TopicName = new.name.parse()?;
-    let created =
-        node.cluster.create_topic(name, new.partitions.max(1), new.settings.into()).await?;
-    Ok((StatusCode::CREATED, Json(Topic::from(described(&node, &created)))).into_response())
+    let settings = Some(new.settings.into());
+    let request = v1::CreateTopicRequest { topic: new.name, partitions: new.partitions, settings };
+    let created = topics::create(&node, request, Hops::default()).await?;
+    Ok((StatusCode::CREATED, Json(Topic::from(created))).into_response())
 }
 
 /// Describes a topic.
@@ -178,8 +181,10 @@ pub(super) async fn alter_topic(
 ) -> Result<Response, Failure> {
     params.only(&[])?;
     let settings: Settings = json(&node, body).await?;
-    let altered = node.cluster.alter_topic(&names.topic.parse()?, settings.into()).await?;
-    Ok(Json(Topic::from(described(&node, &altered))).into_response())
+    let settings = Some(settings.into());
+    let request = v1::AlterTopicRequest { topic: names.topic, settings };
+    let altered = topics::alter(&node, request, Hops::default()).await?;
+    Ok(Json(Topic::from(altered)).into_response())
 }
 
 /// Deletes a topic and all its records.
@@ -198,7 +203,8 @@ pub(super) async fn delete_topic(
     params: Params,
 ) -> Result<StatusCode, Failure> {
     params.only(&[])?;
-    node.cluster.delete_topic(&names.topic.parse()?).await?;
+    let request = v1::DeleteTopicRequest { topic: names.topic };
+    topics::delete(&node, request, Hops::default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -221,7 +227,9 @@ pub(super) async fn trim_topic(
 ) -> Result<Response, Failure> {
     params.only(&[])?;
     let trim: Trim = json(&node, body).await?;
-    let start_offset = node.trim(&names.topic, trim.partition, trim.offset).await?;
+    let Trim { partition, offset } = trim;
+    let request = v1::TrimTopicRequest { topic: names.topic, partition, offset };
+    let start_offset = topics::trim(&node, request, Hops::default()).await?;
     Ok(Json(Trimmed { start_offset }).into_response())
 }
 
@@ -231,21 +239,21 @@ async fn json<T: DeserializeOwned>(node: &Node, body: Body) -> Result<T, Failure
         .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
 }
 
-impl From<Settings> for TopicChange {
-    fn from(settings: Settings) -> TopicChange {
-        let Settings { retention_bytes, retention_ms, segment_bytes } = settings;
-        TopicChange { retention_bytes, retention_ms, segment_bytes }
+impl From<Settings> for v1::TopicSettings {
+    fn from(settings: Settings) -> v1::TopicSettings {
+        let Settings { retention_bytes, retention_ms, segment_bytes, replicas } = settings;
+        v1::TopicSettings { retention_bytes, retention_ms, segment_bytes, replicas }
     }
 }
 
 impl From<v1::Topic> for Topic {
     fn from(topic: v1::Topic) -> Topic {
-        let v1::TopicSettings { retention_bytes, retention_ms, segment_bytes } =
+        let v1::TopicSettings { retention_bytes, retention_ms, segment_bytes, replicas } =
             topic.settings.unwrap_or_default();
         Topic {
             name: topic.name,
             partitions: topic.partitions.into_iter().map(Partition::from).collect(),
-            settings: Settings { retention_bytes, retention_ms, segment_bytes },
+            settings: Settings { retention_bytes, retention_ms, segment_bytes, replicas },
             created_ms: topic.created_ms,
         }
     }
@@ -261,7 +269,17 @@ impl From<v1::Partition> for Partition {
             segments,
             leader,
             fault,
+            replicas,
         } = partition;
-        Partition { partition, start_offset, committed_offset, size_bytes, segments, leader, fault }
+        Partition {
+            partition,
+            start_offset,
+            committed_offset,
+            size_bytes,
+            segments,
+            leader,
+            replicas,
+            fault,
+        }
     }
 }

@@ -18,6 +18,7 @@ mod consume;
 mod content;
 mod disk;
 mod e2e;
+mod gathered;
 mod latency;
 mod limits;
 mod loopback;
@@ -26,6 +27,7 @@ mod produce;
 mod report;
 mod schedule;
 mod target;
+mod unary;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dislog_client::{
-    Client, Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record,
-};
+use dislog_client::{Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -19,6 +17,7 @@ use super::limits::Limits;
 use super::report::{Report, Share, size};
 use super::schedule::{Schedule, Window};
 use super::target::Target;
+use super::unary;
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output, note};
 use crate::quantity::parse_duration;
@@ -49,7 +48,8 @@ pub(crate) struct ProduceArgs {
     /// adds its next record when the last one is acknowledged (closed loop)]
     #[arg(long, value_name = "NUMBER", value_parser = super::parse_rate)]
     rate: Option<f64>,
-    /// Let clients send a request for each record, instead of keeping a stream open
+    /// Let clients send a gRPC request for each record, instead of keeping a stream open; they are
+    /// clients made for this, which leave the processors to the server
     #[arg(long)]
     unary: bool,
     /// Let clients add records in batches, many at once
@@ -142,6 +142,11 @@ impl Tally {
             let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
             latency.record(now - due);
         }
+    }
+
+    /// When the run ends.
+    pub(crate) fn end(&self) -> Instant {
+        self.window.end
     }
 
     /// Records done per second of the window.
@@ -252,66 +257,53 @@ async fn drive(
 ) -> Result<Vec<u64>, Failure> {
     let clients = clients(args);
     let pace = Pace::new(args.rate, tally.window);
+    let source = |maker| Source { content: content.clone(), maker, pace: pace.clone() };
     let mut tasks = JoinSet::new();
-    let mut connection = target.client()?;
-    for maker in 0..clients {
-        if maker % CLIENTS_PER_CONNECTION == 0 {
-            connection = target.client()?;
-        }
-        let (client, topic) = (connection.clone(), target.topic().to_owned());
-        let source = Source { content: content.clone(), maker: maker as u64, pace: pace.clone() };
-        let tally = tally.clone();
+    for first in (0..clients as u64).step_by(CLIENTS_PER_CONNECTION) {
+        let makers = first..(clients as u64).min(first + CLIENTS_PER_CONNECTION as u64);
         if args.unary {
-            tasks.spawn(async move { (maker, by_requests(&client, &topic, source, &tally).await) });
+            let (server, topic) = (target.address().to_owned(), target.topic().to_owned());
+            let (sources, tally) = (makers.map(source).collect(), tally.clone());
+            tasks.spawn(async move { unary::run(&server, &topic, sources, &tally).await });
             continue;
         }
-        let producer = client.producer(&topic, args.batches.options())?;
-        let batched = args.batched;
-        tasks.spawn(async move {
-            let made = match batched {
-                true => in_batches(&producer, source, tally).await,
-                false => one_by_one(&producer, source, &tally).await,
-            };
-            (maker, made)
-        });
+        let connection = target.client()?;
+        for maker in makers {
+            let producer = connection.producer(target.topic(), args.batches.options())?;
+            let (source, tally, batched) = (source(maker), tally.clone(), args.batched);
+            tasks.spawn(async move {
+                let made = match batched {
+                    true => in_batches(&producer, source, tally).await,
+                    false => one_by_one(&producer, source, &tally).await,
+                };
+                Ok(vec![(maker, made?)])
+            });
+        }
     }
     drop(pace);
     let mut acknowledged = vec![0; clients];
     while let Some(joined) = tasks.join_next().await {
-        let (maker, made) = joined.map_err(|_| Failure::new(Exit::Failed, "a client failed"))?;
-        acknowledged[maker] = made?;
+        let made = joined.map_err(|_| Failure::new(Exit::Failed, "a client failed"))?;
+        for (maker, records) in made? {
+            acknowledged[maker as usize] = records;
+        }
     }
     Ok(acknowledged)
 }
 
 /// What one client adds, and when.
-struct Source {
-    content: Content,
-    maker: u64,
-    pace: Pace,
+pub(super) struct Source {
+    pub(super) content: Content,
+    pub(super) maker: u64,
+    pub(super) pace: Pace,
 }
 
 impl Source {
     /// The client's record `number`, and when it is due. `None` at the end.
-    async fn next(&self, number: u64) -> Option<(Instant, Record)> {
+    pub(super) async fn next(&self, number: u64) -> Option<(Instant, Record)> {
         let due = self.pace.next().await?;
         Some((due, Record::new(self.content.record(self.maker, number))))
     }
-}
-
-async fn by_requests(
-    client: &Client,
-    topic: &str,
-    source: Source,
-    tally: &Tally,
-) -> Result<u64, Error> {
-    let mut number = 0;
-    while let Some((due, record)) = source.next(number).await {
-        client.produce(topic, 0, vec![record], None).await?;
-        tally.done(due);
-        number += 1;
-    }
-    Ok(number)
 }
 
 async fn one_by_one(producer: &Producer, source: Source, tally: &Tally) -> Result<u64, Error> {

@@ -59,6 +59,11 @@ impl Target {
         Ok(Client::connect(&self.addresses, ClientOptions::default())?)
     }
 
+    /// The first server, as it is named on the command line.
+    pub(crate) fn address(&self) -> &str {
+        self.addresses.first().map_or("", String::as_str)
+    }
+
     /// The topic of this run.
     pub(crate) fn topic(&self) -> &str {
         &self.topic

@@ -1,0 +1,138 @@
+//! Sending requests on to the node that can do them: so that a client that knows one address, or
+//! curl, just works.
+//!
+//! A request is sent on at most [`HOPS_MAX`] times, which its metadata counts: to a node that has a
+//! replica, and from there to the leader. Two nodes that each take the other for the leader answer
+//! that there is none, instead of sending a request to and fro.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dislog_cluster::{Append, Appended, Peer};
+use dislog_proto::v1;
+use dislog_proto::v1::admin_client::AdminClient;
+use dislog_proto::v1::log_client::LogClient;
+use dislog_types::PartitionId;
+use http::HeaderMap;
+use tonic::Request;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::grpc::MESSAGE_BYTES_MAX;
+use crate::node::Node;
+use crate::status::{Failure, kinds};
+
+/// Counts how often a request was sent on.
+const HOPS: &str = "dislog-hops";
+
+/// To a replica, and to the leader.
+const HOPS_MAX: u8 = 2;
+
+/// How long a node may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Nodes that are connected to; more than a cluster has.
+const CHANNELS_MAX: usize = 1_024;
+
+/// What one stream may be sent ahead.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// What a connection may be sent ahead.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// How often a request was sent on before it came here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hops(u8);
+
+impl Hops {
+    /// As the head of a request says.
+    pub(crate) fn of(headers: &HeaderMap) -> Hops {
+        let count = headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
+        Hops(count.unwrap_or(0))
+    }
+
+    /// As the metadata of a gRPC request says.
+    pub(crate) fn of_metadata(metadata: &MetadataMap) -> Hops {
+        let count = metadata.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
+        Hops(count.unwrap_or(0))
+    }
+
+    /// Whether the request may be sent on.
+    pub(crate) fn may_go_on(self) -> bool {
+        self.0 < HOPS_MAX
+    }
+}
+
+/// Connections to the other nodes, for requests.
+#[derive(Debug, Default)]
+pub(crate) struct Forwarder {
+    channels: Mutex<HashMap<Arc<str>, Channel>>,
+}
+
+impl Forwarder {
+    /// The log service of a node.
+    pub(crate) fn log(&self, peer: &Peer) -> Result<LogClient<Channel>, Failure> {
+        Ok(LogClient::new(self.channel(peer)?)
+            .max_decoding_message_size(2 * MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// The admin service of a node.
+    pub(crate) fn admin(&self, peer: &Peer) -> Result<AdminClient<Channel>, Failure> {
+        Ok(AdminClient::new(self.channel(peer)?).max_decoding_message_size(2 * MESSAGE_BYTES_MAX))
+    }
+
+    fn channel(&self, peer: &Peer) -> Result<Channel, Failure> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&peer.address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", peer.address));
+        let endpoint = endpoint.map_err(|error| {
+            let message = format!("node {} cannot be dialled: {error}", peer.node_id);
+            Failure::new(&kinds::NO_LEADER, message)
+        })?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .connect_lazy();
+        if channels.len() == CHANNELS_MAX {
+            channels.clear();
+        }
+        channels.insert(Arc::clone(&peer.address), channel.clone());
+        Ok(channel)
+    }
+}
+
+impl Hops {
+    /// A request that is sent on once more.
+    pub(crate) fn next<T>(self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(HOPS, u64::from(self.0 + 1).into());
+        request
+    }
+}
+
+/// Appends by way of another node.
+pub(crate) async fn append(
+    node: Node,
+    peer: Peer,
+    hops: Hops,
+    id: PartitionId,
+    append: Append,
+) -> Result<Appended, Failure> {
+    let request = v1::ProduceRequest {
+        topic: id.topic.to_string(),
+        partition: id.partition,
+        batch: append.batch.freeze(),
+        expected_offset: append.expected_offset,
+        ..v1::ProduceRequest::default()
+    };
+    let answer = node.forwarder.log(&peer)?.produce(hops.next(request)).await;
+    let v1::ProduceResponse { offset, timestamp_ms, count, duplicate } =
+        answer.map_err(|status| Failure::of_peer(&status))?.into_inner();
+    Ok(Appended { base_offset: offset, record_count: count, timestamp_ms, duplicate })
+}
