@@ -75,6 +75,8 @@ pub struct Members {
     pub voters: Vec<u64>,
     /// Those that only follow.
     pub learners: Vec<u64>,
+    /// The voters are just changing: a majority of those before is needed, too.
+    pub changing: bool,
 }
 
 impl fmt::Debug for Cluster {
@@ -206,7 +208,11 @@ impl Cluster {
             let node = |replica| self.inner.node.routes.node_of(replica);
             replicas.into_iter().filter_map(node).collect()
         };
-        Members { voters: nodes(membership.voters), learners: nodes(membership.learners) }
+        Members {
+            voters: nodes(membership.voters),
+            learners: nodes(membership.learners),
+            changing: !membership.voters_outgoing.is_empty(),
+        }
     }
 
     /// The nodes that should have a replica of a partition.

@@ -88,9 +88,10 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "never: {what}");
 }
 
-/// Replicas that vote, as a node knows it.
+/// Replicas that vote, as a node knows it; none while they are changing.
 fn voters(cluster: &Cluster, topic: &str) -> usize {
-    cluster.members_of(&id(topic)).voters.len()
+    let members = cluster.members_of(&id(topic));
+    if members.changing { 0 } else { members.voters.len() }
 }
 
 fn metadata_voters(cluster: &Cluster) -> usize {
@@ -225,4 +226,46 @@ async fn a_node_that_lags_behind_the_start_begins_anew() {
         assert_eq!(read_all(&partition(node, "t"), 30).await.len(), 20);
     }
     close(&hub, [a, b, c]).await;
+}
+
+#[tokio::test]
+async fn all_nodes_lose_power_at_once_and_nothing_else() {
+    let hub = Hub::default();
+    let disks: Vec<SimFs> = (31..=33).map(SimFs::new).collect();
+    let addresses = ["a:1", "b:1", "c:1"];
+    let start = |hub: &Hub| -> Vec<Cluster> {
+        let discovery = |address: &str| match address {
+            "a:1" => Discovery::default(),
+            _ => joining("a:1"),
+        };
+        let pairs = addresses.iter().zip(&disks);
+        pairs.map(|(address, disk)| hub.start(address, disk, discovery(address))).collect()
+    };
+    let mut nodes = start(&hub);
+    nodes[0].create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
+    until("three replicas", || nodes.iter().all(|node| voters(node, "t") == 3)).await;
+    let mut expected = Vec::new();
+    for life in 0..5 {
+        let all: Vec<&Cluster> = nodes.iter().collect();
+        for number in 0..10 {
+            let value = format!("{life}/{number}");
+            let (_, appended) = append_somewhere(&all, "t", &value).await;
+            assert_eq!(appended.base_offset, expected.len() as u64);
+            expected.push(value);
+        }
+        // Cut off first, so that what goes on in this process reaches nobody.
+        addresses.iter().for_each(|address| hub.cut(address));
+        disks.iter().for_each(SimFs::crash);
+        for node in nodes {
+            node.close().await;
+        }
+        hub.clear();
+        hub.heal();
+        nodes = start(&hub);
+    }
+    for node in &nodes {
+        partition(node, "t").wait_for(expected.len() as u64 - 1).await.unwrap();
+        assert_eq!(read_all(&partition(node, "t"), 0).await, expected);
+    }
+    close(&hub, nodes).await;
 }

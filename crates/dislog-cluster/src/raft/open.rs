@@ -223,12 +223,11 @@ impl OpenGroup {
         let mut machine = match from_checkpoint {
             Some(machine) if machine.applied + 1 >= bounds.first_raft_index => machine,
             _ => {
-                let first = log.frames(bounds.first_raft_index, bounds.first_raft_index + 1, 1);
-                let offset = match limit >= bounds.first_raft_index {
-                    true => first?.first().map_or(bounds.end_offset, |frame| frame.base_offset),
-                    false => bounds.end_offset,
-                };
-                StateMachine::new(bounds.first_raft_index - 1, bounds.start_offset, offset)
+                let start = log.start();
+                let offset = start.base_offset;
+                let mut machine = StateMachine::new(start.raft_index, bounds.start_offset, offset);
+                machine.last_timestamp_ms = start.timestamp_ms;
+                machine
             }
         };
         while machine.applied < limit {
