@@ -42,13 +42,18 @@ fn nodes(state: &State, seen: &Seen) -> Vec<Change> {
     for node in state.nodes() {
         let node_id = node.told.node_id;
         let alive = seen.alive.contains_key(&node_id);
+        // Whoever answers where it was has taken its place: a node that lost its disk comes back
+        // as another.
+        let replaced = !alive && seen.alive.values().any(|told| told.address == node.told.address);
+        let absent = replaced || seen.absent.contains(&node_id);
+        let over = replaced || node.standing == Standing::Draining;
         let standing = match node.standing {
-            Standing::Active if seen.absent.contains(&node_id) => Standing::Absent,
-            Standing::Absent if alive => Standing::Active,
-            Standing::Draining if !alive && !state.has_replicas(node_id) => {
+            _ if over && !alive && !state.has_replicas(node_id) => {
                 changes.push(Change::Remove(RemoveNode { node_id }));
                 continue;
             }
+            Standing::Active if absent => Standing::Absent,
+            Standing::Absent if alive => Standing::Active,
             _ => continue,
         };
         changes.push(Change::Mark(MarkNode { node_id, standing: standing.into() }));

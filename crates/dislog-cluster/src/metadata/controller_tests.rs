@@ -126,6 +126,22 @@ fn what_an_absent_node_had_goes_elsewhere_and_comes_back_even() {
 }
 
 #[test]
+fn a_node_that_comes_back_as_another_takes_its_place() {
+    let mut world = World::new();
+    (1..=3).for_each(|node| world.come(node, ""));
+    world.settle();
+    world.create("a", 1, 3);
+    world.seen.alive.remove(&2);
+    world.settle();
+    assert_eq!(world.nodes("a"), [[1, 2, 3]]);
+    world.come(9, "");
+    world.seen.alive.get_mut(&9).unwrap().address = "n2:1".to_owned();
+    world.settle();
+    assert_eq!(world.nodes("a"), [[1, 3, 9]]);
+    assert!(world.state.node(2).is_none());
+}
+
+#[test]
 fn no_more_than_some_partitions_move_at_a_time() {
     let mut world = World::new();
     world.come(1, "");

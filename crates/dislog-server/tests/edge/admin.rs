@@ -59,6 +59,7 @@ async fn only_the_settings_that_are_given_change() {
     let describe = v1::DescribeTopicRequest { topic: "t".into() };
     let described = soon(node.admin().await.describe_topic(describe)).await.unwrap().into_inner();
     let expected = v1::TopicSettings {
+        replicas: Some(3),
         retention_bytes: Some(0),
         retention_ms: Some(60_000),
         segment_bytes: Some(128 << 20),
