@@ -147,7 +147,7 @@ impl Agent {
                 self.node.routes.set_address(member.node_id, &member.address);
                 // One that has not entered the cluster yet is no node of it.
                 if member.cluster_id != 0 {
-                    self.node.is_alive(registration(member));
+                    self.arrived(member);
                 }
             }
             Event::Left(member) => {
@@ -159,6 +159,19 @@ impl Agent {
                 self.node.is_gone(member.node_id);
             }
         }
+    }
+
+    /// A node is there. Of two at one address the one that came there later is: the other lost its
+    /// disk, and nobody has missed it yet.
+    fn arrived(&self, member: Member) {
+        let others = self.gossip.members().filter(|other| other.node_id != member.node_id);
+        for other in others.filter(|other| other.address == member.address) {
+            if other.incarnation > member.incarnation {
+                return;
+            }
+            self.node.is_gone(other.node_id);
+        }
+        self.node.is_alive(registration(member));
     }
 
     fn look_for_cluster(&mut self) {
