@@ -163,8 +163,8 @@ impl Node {
         Ok(())
     }
 
-    /// The nodes that are alive, and which of them leads a partition. One that does not exist yet is
-    /// led by who would create it.
+    /// The nodes that are alive, and which of them leads a partition. One that does not exist yet
+    /// is led by who would create it.
     pub(crate) fn servers(&self, id: &PartitionId) -> Vec<v1::Server> {
         let nodes = self.cluster.nodes();
         let leader = match self.cluster.topic(&id.topic) {

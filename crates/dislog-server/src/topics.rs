@@ -145,7 +145,7 @@ fn change(settings: Option<v1::TopicSettings>) -> TopicChange {
 /// A topic with its partitions as they are now.
 pub(crate) fn described(node: &Node, topic: &Topic) -> v1::Topic {
     let partitions = (0..topic.partitions).map(|partition| {
-        described_partition(node, PartitionId { topic: topic.name.clone(), partition })
+        described_partition(node, &PartitionId { topic: topic.name.clone(), partition })
     });
     v1::Topic {
         name: topic.name.to_string(),
@@ -160,16 +160,16 @@ pub(crate) fn described(node: &Node, topic: &Topic) -> v1::Topic {
     }
 }
 
-fn described_partition(node: &Node, id: PartitionId) -> v1::Partition {
+fn described_partition(node: &Node, id: &PartitionId) -> v1::Partition {
     let text = |node_id: u64| node_id.to_string();
     let mut described = v1::Partition {
         partition: id.partition,
-        replicas: node.cluster.replica_nodes(&id).into_iter().map(text).collect(),
-        leader: node.cluster.leader_of(&id).map(text).unwrap_or_default(),
+        replicas: node.cluster.replica_nodes(id).into_iter().map(text).collect(),
+        leader: node.cluster.leader_of(id).map(text).unwrap_or_default(),
         ..v1::Partition::default()
     };
     // Without a replica here this is all there is to say.
-    match node.cluster.partition(&id) {
+    match node.cluster.partition(id) {
         Ok(partition) => {
             let (progress, status) = (partition.progress(), partition.status());
             described.start_offset = progress.start_offset;

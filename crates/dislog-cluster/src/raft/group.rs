@@ -106,8 +106,8 @@ impl Group {
         membership.replicas().any(|replica| replica != self.node.raft.id)
     }
 
-    /// Starts the group. One voter alone need not wait for an election, and of a group that was just
-    /// made the first need not either.
+    /// Starts the group. One voter alone need not wait for an election, and of a group that was
+    /// just made the first need not either.
     pub(super) fn start(&mut self, opened: mpsc::Sender<()>) {
         self.opened = Some(opened);
         let (_, membership) = self.node.store().history().newest();

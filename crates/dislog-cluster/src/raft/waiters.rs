@@ -117,7 +117,8 @@ impl Reads {
     pub(super) fn tick(&mut self, id: &PartitionId) {
         self.ticks += 1;
         let lost = |asked: &Asked| asked.tick + READ_TICKS_MAX < self.ticks;
-        while let Some(asked) = self.asked.pop_front_if(|asked| lost(asked)) {
+        while self.asked.front().is_some_and(lost) {
+            let asked = self.asked.pop_front().expect("there is a first");
             let _ = asked.reply.send(Err(ReadError::NoLeader(id.clone())));
         }
     }
@@ -126,7 +127,8 @@ impl Reads {
     /// `raft_index` is applied.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
         let Some(number) = context.first_chunk().copied().map(u64::from_le_bytes) else { return };
-        while let Some(asked) = self.asked.pop_front_if(|asked| asked.number <= number) {
+        while self.asked.front().is_some_and(|asked| asked.number <= number) {
+            let asked = self.asked.pop_front().expect("there is a first");
             self.confirmed.push((raft_index, asked.reply));
         }
     }
