@@ -31,6 +31,9 @@ use crate::settings::{Config, Discovery, Topic, TopicChange, TopicSettings};
 /// How long the creation of a topic waits for its partitions to have leaders.
 const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a cluster that was just founded may take to know its first node.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a handed-over leadership may take to be taken.
 const TRANSFER_WAIT: Duration = Duration::from_secs(5);
 
@@ -337,8 +340,11 @@ impl Cluster {
             if !candidates.is_empty() {
                 return Ok((0..partitions).map(|_| candidates.place(&[], replicas)).collect());
             }
-            self.metadata_log()?;
-            reconciled.changed().await.map_err(|_| AppendError::Closing)?;
+            let log = self.metadata_log()?;
+            log.check_writable()?;
+            let no_leader = |_| AppendError::NoLeader(log.id().clone());
+            // It may close while it waits.
+            let _changed = timeout(PLACE_WAIT, reconciled.changed()).await.map_err(no_leader)?;
         }
     }
 
@@ -349,8 +355,10 @@ impl Cluster {
                 let id = PartitionId { topic: topic.name.clone(), partition };
                 if let Some(partition) = self.inner.node.partition(&id) {
                     let mut led = partition.shared.led.subscribe();
-                    // An error means that it was deleted meanwhile.
-                    let _ = led.wait_for(|led| *led).await;
+                    // Of one that cannot be written there is nothing to wait for.
+                    while !*led.borrow_and_update() && partition.check_writable().is_ok() {
+                        let _notified = led.changed().await;
+                    }
                 }
             }
         };

@@ -75,6 +75,8 @@ pub(crate) struct Reconciler {
     opened: HashMap<u64, OpenedGroup>,
     metadata_target: Target,
     routed: u64,
+    /// What ended here and is still needed until others have what it had.
+    ended: Vec<(PartitionId, Owner)>,
     /// Until the metadata has come so far, or so much time passed, nothing is asked of it.
     asked: Option<(u64, Instant)>,
 }
@@ -93,6 +95,7 @@ impl Reconciler {
             opened: HashMap::new(),
             metadata_target: Target::default(),
             routed: 0,
+            ended: Vec::new(),
             asked: None,
         }
     }
@@ -169,11 +172,18 @@ impl Reconciler {
         let ended: Vec<_> = self.opened.extract_if(unwanted).collect();
         for (group, opened) in ended {
             self.end(group, &opened);
+            let owner = Owner { topic_id: topic(group), replica: opened.replica };
+            self.ended.push((opened.id, owner));
         }
+        let mut ended = std::mem::take(&mut self.ended);
+        for (id, owner) in ended.extract_if(.., |(_, owner)| self.is_over(*owner)) {
+            self.remove(&id, owner);
+        }
+        self.ended = ended;
     }
 
     fn end(&self, group: u64, opened: &OpenedGroup) {
-        let OpenedGroup { id, replica, .. } = opened;
+        let OpenedGroup { id, .. } = opened;
         let (done, ended) = mpsc::channel();
         if self.node.port.send(Input::EndGroup(group, Life::Deleted, done)).is_ok() {
             // Without an answer there was no such group, or no driver: nothing uses the files
@@ -185,10 +195,9 @@ impl Reconciler {
             partition.shared.end(Life::Deleted);
         }
         self.node.partitions.remove(id);
-        let owner = Owner { topic_id: topic(group), replica: *replica };
-        if !self.is_over(owner) {
-            return;
-        }
+    }
+
+    fn remove(&self, id: &PartitionId, owner: Owner) {
         let (fs, dir) = (&*self.node.fs, &self.node.partitions_dir);
         if let Err(error) = partition_dir::remove_own(fs, dir, id, owner) {
             tracing::error!(partition = %id, %error, "not removed; the next start tries again");
@@ -337,6 +346,9 @@ impl Reconciler {
                     is_target.then_some(Change::Replace(ReplaceReplica { group, replica })),
                 );
             }
+            let is_target = |id: &u64| assignment.target.iter().any(|known| known.id == *id);
+            let lost = health.lost.iter().copied().filter(is_target);
+            reports.extend(lost.map(|replica| Change::Replace(ReplaceReplica { group, replica })));
             let joint = !health.membership.voters_outgoing.is_empty();
             if !health.serving || joint {
                 continue;

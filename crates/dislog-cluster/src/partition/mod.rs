@@ -171,7 +171,7 @@ impl Partition {
         }
     }
 
-    fn check_writable(&self) -> Result<(), AppendError> {
+    pub(crate) fn check_writable(&self) -> Result<(), AppendError> {
         let health = self.shared.health();
         match (health.life, &health.fault) {
             (Life::Deleted, _) => Err(AppendError::Deleted(self.shared.id.clone())),

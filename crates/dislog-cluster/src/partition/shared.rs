@@ -35,6 +35,8 @@ pub(crate) struct Health {
     pub(crate) membership: Membership,
     /// The entry that brought that membership.
     pub(crate) membership_since: u64,
+    /// Members that no longer have what they acknowledged, as their leader found out.
+    pub(crate) lost: Vec<u64>,
     /// This replica leads and takes appends.
     pub(crate) serving: bool,
     /// What was staged found no room on the disk; appends are refused until it does.
@@ -139,6 +141,7 @@ impl Shared {
     /// Publishes that no more will come, and why.
     pub(crate) fn end(&self, life: Life) {
         self.health().life = life;
+        self.led.send_replace(false);
         self.progress.send_modify(|progress| progress.ended = true);
     }
 }

@@ -13,6 +13,7 @@
 //! - Only a leader that has applied an entry of its own term takes appends.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -26,6 +27,7 @@ use raft::{RawNode, SoftState, StateRole};
 use super::entry::{self, LogEnd};
 use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
+use super::losses::Losses;
 use super::membership::Course;
 use super::persist::Persist;
 use super::rim::Rim;
@@ -78,6 +80,7 @@ pub(crate) struct Group {
     pub(super) outbox: VecDeque<(u64, Vec<Message>)>,
     pub(super) installing: Option<Installing>,
     pub(super) course: Course,
+    pub(super) losses: Losses,
     /// The rest of the node knows who leads, and who belongs to the group.
     pub(super) told_others: bool,
     /// Told once the group serves, or cannot.
@@ -138,6 +141,7 @@ impl Group {
         }
         self.node.tick();
         self.reads.tick(&self.shared.id);
+        self.losses_tick();
         self.membership_tick();
     }
 
@@ -147,9 +151,20 @@ impl Group {
         if self.stopped || self.installing.is_some() || !mine {
             return;
         }
-        let stepped = message.into_raft().map(|message| self.node.step(message));
-        if let Some(Err(error)) = stepped {
-            tracing::debug!(partition = %self.shared.id, %error, "a peer's message was not taken");
+        if let Some(lost) = self.losses.found_here(&self.node.raft, &message) {
+            self.stop(Fault::Damaged(lost));
+            return;
+        }
+        self.losses.look_at_peer(&self.node.raft, &message);
+        let Some(message) = message.into_raft() else { return };
+        // The core panics over messages that no sound peer sends; they must not end the node.
+        match catch_unwind(AssertUnwindSafe(|| self.node.step(message))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let partition = &self.shared.id;
+                tracing::debug!(%partition, %error, "a peer's message was not taken");
+            }
+            Err(_) => self.stop(Fault::Stopped("a peer sent what cannot be".to_owned())),
         }
     }
 
@@ -630,11 +645,13 @@ impl Group {
         let partition = &self.shared.id;
         tracing::error!(%partition, fault = message, "the log takes no more appends");
         self.stopped = true;
+        self.told_others = false;
         self.sequencer = None;
         let mut health = self.shared.health();
         health.serving = false;
         health.fault = Some(fault);
         drop(health);
+        self.shared.led.send_replace(false);
         self.waiters.fail(&AppendError::Stopped(message));
         self.reads.fail(&self.shared.id);
         self.opened = None;

@@ -26,6 +26,7 @@ mod entry;
 pub(crate) mod group;
 pub(crate) mod input;
 mod install;
+mod losses;
 mod members_file;
 pub(crate) mod membership;
 pub(crate) mod open;

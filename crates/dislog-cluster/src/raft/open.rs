@@ -10,6 +10,7 @@ use dislog_types::PartitionId;
 use raft::{Config, RawNode};
 
 use super::group::{Group, Observer};
+use super::losses::Losses;
 use super::members_file::{self, History, StoredHistory};
 use super::membership::{Course, Target};
 use super::persist::Persist;
@@ -159,6 +160,7 @@ impl OpenGroup {
             outbox: Default::default(),
             installing: None,
             course: Course::default(),
+            losses: Losses::default(),
             told_others: false,
             opened: None,
             ending: None,
