@@ -22,15 +22,18 @@ use dislog_log::{Frame, Kind, LogError, trim_payload};
 use dislog_types::batch::stamp;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, SoftState, StateRole};
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::entry::{self, LogEnd};
 use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
 use super::membership::Course;
+use super::open::ELECTION_TICKS;
 use super::persist::Persist;
 use super::rim::Rim;
 use super::storage::LogStorage;
-use super::sync_threads::{Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
+use super::sync_threads::{Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
 use super::transport::PeerMessage;
 use super::vote_file::Vote;
 use super::waiters::{Reads, Waiter, Waiters};
@@ -128,13 +131,18 @@ impl Group {
         }
     }
 
-    /// Some time passed.
-    pub(super) fn tick(&mut self) {
+    /// Some time passed. How long an election is waited for is drawn from `random`.
+    pub(super) fn tick(&mut self, random: &mut StdRng) {
         if self.stopped || self.installing.is_some() {
             return;
         }
         if self.is_first_of_new() {
             self.campaign();
+        }
+        if self.node.raft.election_elapsed == 0 {
+            // Raft has drawn it when the wait began, but from a source that nobody can seed.
+            let wait = ELECTION_TICKS..2 * ELECTION_TICKS;
+            self.node.raft.set_randomized_election_timeout(random.random_range(wait));
         }
         self.node.tick();
         self.reads.tick(&self.shared.id);
@@ -147,6 +155,8 @@ impl Group {
         if self.stopped || self.installing.is_some() || !mine {
             return;
         }
+        #[cfg(feature = "sim")]
+        self.count_learner(&message);
         let stepped = message.into_raft().map(|message| self.node.step(message));
         if let Some(Err(error)) = stepped {
             tracing::debug!(partition = %self.shared.id, %error, "a peer's message was not taken");
@@ -439,6 +449,8 @@ impl Group {
         }
         self.send(ready.take_messages(), rim);
         let later = ready.take_persisted_messages();
+        #[cfg(feature = "sim")]
+        let later = self.send_too_early(later, rim);
         if !later.is_empty() {
             self.outbox.push_back((ready.number(), later));
         }
@@ -446,7 +458,11 @@ impl Group {
             self.reads.confirm(&read.request_ctx, read.index);
         }
         let committed = ready.take_committed_entries();
+        #[cfg(feature = "sim")]
+        let number = ready.number();
         self.node.advance_append_async(ready);
+        #[cfg(feature = "sim")]
+        self.persist_too_early(number);
         self.apply(&committed);
     }
 
@@ -476,6 +492,9 @@ impl Group {
         let mut health = self.shared.health();
         let changed = std::mem::replace(&mut health.leader, leader) != leader;
         if role.raft_state == StateRole::Leader {
+            drop(health);
+            #[cfg(feature = "sim")]
+            self.serve_too_early();
             return;
         }
         health.serving = false;
@@ -596,7 +615,8 @@ impl Group {
             Some(Next::Trim) => UpkeepTask::Trim(self.machine.checkpoint()),
             Some(Next::Look(policy, moment)) => UpkeepTask::Retention(policy, moment),
         };
-        rim.threads.upkeep(UpkeepJob { group: self.number(), log: log.clone(), task });
+        let job = UpkeepJob { group: self.number(), log: log.clone(), task };
+        rim.threads.take(Job::Upkeep(job));
     }
 
     fn give_up(&mut self, now_ms: i64) {

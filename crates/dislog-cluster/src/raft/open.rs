@@ -31,7 +31,7 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 64;
 
 /// Ticks between heartbeats, and ticks without one after which there is an election.
 const HEARTBEAT_TICKS: usize = 2;
-const ELECTION_TICKS: usize = 8;
+pub(super) const ELECTION_TICKS: usize = 8;
 
 /// Bytes of the log read at once while it is replayed.
 const REPLAY_BYTES: u64 = 1 << 20;
@@ -118,6 +118,8 @@ impl OpenGroup {
         let (since, membership) = history.newest();
         let alone = membership.voters == [self.replica] && membership.voters_outgoing.is_empty();
         let vote = self.read_vote(log, alone)?;
+        #[cfg(feature = "sim")]
+        super::sim::truncate_too_much(log, alone);
         let bounds = log.bounds();
         let checkpointed = checkpoint.map_or(0, |checkpoint| checkpoint.raft_index);
         let known = checkpointed.max(since);

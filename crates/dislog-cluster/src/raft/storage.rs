@@ -121,6 +121,12 @@ impl LogStorage {
         Ok(self.log.stage(frames)?)
     }
 
+    /// Where the log ends, for the next entry.
+    #[cfg(feature = "sim")]
+    pub(super) fn end(&self) -> LogEnd {
+        self.end
+    }
+
     fn truncate(&mut self, from: u64) -> Result<(), LogError> {
         self.log.truncate(from)?;
         while self.recent.back().is_some_and(|entry| entry.index >= from) {
