@@ -1,0 +1,67 @@
+//! What was acknowledged is durable: on stable storage of a majority when it is committed, in the
+//! log of every later leader, and where its caller was told.
+
+use std::collections::BTreeMap;
+
+use dislog_cluster::Appended;
+use dislog_cluster::sim::Replica;
+
+use super::{Verdict, must};
+use crate::facts::Group;
+
+/// How far the log of each replica is durable, by its id.
+#[derive(Debug, Default)]
+pub(crate) struct AcknowledgedIsDurable {
+    durable: BTreeMap<u64, u64>,
+}
+
+impl AcknowledgedIsDurable {
+    /// A replica as it is now.
+    pub(crate) fn saw(&mut self, replica: &Replica) {
+        if let Some(log) = &replica.log {
+            self.durable.insert(replica.replica, log.bounds().durable_raft_index);
+        }
+    }
+
+    /// A leader has applied an entry that nobody has applied before.
+    pub(crate) fn committed(&self, leader: &Replica, raft_index: u64) -> Verdict {
+        let has = |voter: &&u64| self.durable.get(voter).is_some_and(|last| *last >= raft_index);
+        for voters in [&leader.voters, &leader.voters_outgoing] {
+            let have = voters.iter().filter(has).count();
+            must(voters.is_empty() || have > voters.len() / 2, || {
+                let group = &leader.partition;
+                format!("{group} entry {raft_index} is durable on {have} of voters {voters:x?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A leader was not seen before.
+    pub(crate) fn elected(&self, group: &Group, leader: &Replica) -> Verdict {
+        let Some((raft_index, entry)) = group.last_before(leader.term) else { return Ok(()) };
+        let Some(log) = &leader.log else { return Ok(()) };
+        let trimmed = raft_index < log.bounds().first_raft_index;
+        must(trimmed || log.term(raft_index) == Some(entry.term), || {
+            let (id, term) = (leader.replica, leader.term);
+            let it = &group.partition;
+            format!("{id:x} leads {it} in term {term} without entry {raft_index}: {entry:?}")
+        })
+    }
+}
+
+/// A client was told where its attempt is.
+pub(crate) fn acknowledged(group: Option<&Group>, attempt: u64, told: &Appended) -> Verdict {
+    let at = usize::try_from(told.base_offset).unwrap_or(usize::MAX);
+    for number in 0..told.record_count {
+        let at = at + number as usize;
+        let there = group.and_then(|group| group.records.get(at));
+        must(there == Some(&(attempt, number)), || {
+            format!("attempt {attempt} was acknowledged as {told:?}, but at {at} is {there:?}")
+        })?;
+        let time = group.and_then(|group| group.timestamps_ms.get(at));
+        must(time == Some(&told.timestamp_ms), || {
+            format!("attempt {attempt} was acknowledged as {told:?}, its timestamp is {time:?}")
+        })?;
+    }
+    Ok(())
+}
