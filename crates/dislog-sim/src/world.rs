@@ -226,7 +226,10 @@ impl World {
     fn trace_turn(&mut self, machine: usize, replicas: &[Replica]) {
         for replica in replicas {
             let Replica { group, term, leads, committed, applied, .. } = replica;
-            let line = format!("m{machine} g{group:x} t{term} {leads} c{committed} a{applied}");
+            let durable = replica.log.as_ref().map_or(0, |log| log.bounds().durable_raft_index);
+            let leads = if *leads { "leads" } else { "" };
+            let line =
+                format!("m{machine} g{group:x} t{term} c{committed} a{applied} d{durable} {leads}");
             self.trace.line(self.now_ms, &line);
         }
     }

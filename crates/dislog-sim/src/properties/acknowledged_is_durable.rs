@@ -9,11 +9,18 @@ use dislog_cluster::sim::Replica;
 use super::{Verdict, must};
 use crate::facts::Group;
 
-/// How far the log of each replica is durable, by its id.
+/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct AcknowledgedIsDurable {
+    /// How far the log of each replica is durable, by its id.
     durable: BTreeMap<u64, u64>,
+    /// Who voted, as each replica knew it one turn before and knows it now: an entry may have been
+    /// committed by those before, in the turn that brought others.
+    voters: BTreeMap<u64, [Voters; 2]>,
 }
+
+/// The sets of which a majority each is needed.
+type Voters = [Vec<u64>; 2];
 
 impl AcknowledgedIsDurable {
     /// A replica as it is now.
@@ -21,19 +28,28 @@ impl AcknowledgedIsDurable {
         if let Some(log) = &replica.log {
             self.durable.insert(replica.replica, log.bounds().durable_raft_index);
         }
+        let now = [replica.voters.clone(), replica.voters_outgoing.clone()];
+        let known = self.voters.entry(replica.replica).or_default();
+        let before = std::mem::replace(&mut known[1], now);
+        known[0] = before;
     }
 
     /// A leader has applied an entry that nobody has applied before.
     pub(crate) fn committed(&self, leader: &Replica, raft_index: u64) -> Verdict {
         let has = |voter: &&u64| self.durable.get(voter).is_some_and(|last| *last >= raft_index);
-        for voters in [&leader.voters, &leader.voters_outgoing] {
-            let have = voters.iter().filter(has).count();
-            must(voters.is_empty() || have > voters.len() / 2, || {
-                let group = &leader.partition;
-                format!("{group} entry {raft_index} is durable on {have} of voters {voters:x?}")
-            })?;
-        }
-        Ok(())
+        let majority = |voters: &Vec<u64>| {
+            voters.is_empty() || voters.iter().filter(has).count() > voters.len() / 2
+        };
+        let sets = self.voters.get(&leader.replica).map_or(&[][..], |sets| &sets[..]);
+        let known = |sets: &&Voters| sets.iter().any(|set| !set.is_empty());
+        let holds = sets.iter().filter(known).any(|sets| sets.iter().all(majority));
+        must(holds, || {
+            let group = &leader.partition;
+            let durable: Vec<_> = leader.voters.iter().map(|id| self.durable.get(id)).collect();
+            format!(
+                "{group} entry {raft_index} is not durable on a majority of {sets:x?}: {durable:?}"
+            )
+        })
     }
 
     /// A leader was not seen before.
