@@ -226,8 +226,12 @@ impl Group {
         timestamp_ms: i64,
         payload: Bytes,
     ) -> Result<u64, AppendError> {
-        // `RawNode::propose` takes a `Vec` and so copies; a follower would forward, but only a
-        // leader has a sequencer.
+        // A follower would forward it. The sequencer goes when the role's change is pumped, which may
+        // be later in this turn than what changed it.
+        if self.node.raft.state != StateRole::Leader {
+            return Err(AppendError::NoLeader(self.shared.id.clone()));
+        }
+        // `RawNode::propose` takes a `Vec` and so copies.
         let message = Message {
             msg_type: MessageType::MsgPropose,
             from: self.node.raft.id,
