@@ -90,11 +90,9 @@ impl OpenGroup {
             tracing::info!(partition = %self.id, bytes, "cut an unfinished write off the log");
         }
         let bounds = log.bounds();
-        let progress = Progress {
-            start_offset: bounds.start_offset,
-            committed_offset: bounds.end_offset,
-            ended: false,
-        };
+        let committed_offset = self.known_committed(&log, recovery.checkpoint.as_ref());
+        let start_offset = bounds.start_offset.min(committed_offset);
+        let progress = Progress { start_offset, committed_offset, ended: false };
         if let Some(damage) = recovery.damage {
             let message = dislog_log::LogError::Damaged(damage).to_string();
             return self.unusable(Some(log), progress, message);
@@ -104,6 +102,18 @@ impl OpenGroup {
             Ok(group) => Opened { shared: Arc::clone(&group.shared), group: Some(Box::new(group)) },
             Err(refused) => this.unusable(Some(log), progress, refused.to_string()),
         }
+    }
+
+    /// Up to where a log can be read that cannot be driven. The end of it may not be committed, unless
+    /// nobody else ever had a say in that.
+    fn known_committed(&self, log: &Log, checkpoint: Option<&Checkpoint>) -> u64 {
+        let bounds = log.bounds();
+        let is_alone = |history: History| history.newest().1.voters == [self.replica];
+        if self.read_members().is_ok_and(is_alone) {
+            return bounds.end_offset;
+        }
+        let machine = checkpoint.and_then(StateMachine::from_checkpoint);
+        machine.map_or(bounds.start_offset, |machine| machine.committed_offset)
     }
 
     fn unusable(self, log: Option<Log>, progress: Progress, message: String) -> Opened {
