@@ -235,12 +235,10 @@ impl OpenGroup {
         let mut machine = match from_checkpoint {
             Some(machine) if machine.applied + 1 >= bounds.first_raft_index => machine,
             _ => {
-                let first = log.frames(bounds.first_raft_index, bounds.first_raft_index + 1, 1);
-                let offset = match limit >= bounds.first_raft_index {
-                    true => first?.first().map_or(bounds.end_offset, |frame| frame.base_offset),
-                    false => bounds.end_offset,
-                };
-                StateMachine::new(bounds.first_raft_index - 1, bounds.start_offset, offset)
+                // Where the log begins, not where it ends: what it has may not be committed.
+                let start = log.start();
+                let start_offset = bounds.start_offset.max(start.base_offset);
+                StateMachine::new(start.raft_index, start_offset, start.base_offset)
             }
         };
         while machine.applied < limit {
