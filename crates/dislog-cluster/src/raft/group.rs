@@ -518,8 +518,8 @@ impl Group {
     }
 
     fn apply(&mut self, committed: &[Entry]) {
-        if let Some(message) = self.node.store().fault() {
-            self.stop(Fault::Stopped(message));
+        if let Some(fault) = self.node.store().fault() {
+            self.stop(fault);
             return;
         }
         for entry in committed {
@@ -662,6 +662,8 @@ impl Group {
         self.waiters.fail(&AppendError::Stopped(message));
         self.reads.fail(&self.shared.id);
         self.opened = None;
+        // Damage is to be reported.
+        self.told_others = false;
     }
 }
 
