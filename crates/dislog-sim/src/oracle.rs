@@ -116,7 +116,8 @@ impl Oracle {
         named("monotone time", monotone_time::check(group, frame))?;
         let attempt = named("dense offsets", group.push(frame, replica.term))?;
         if let Some(attempt) = attempt {
-            let verdict = self.no_duplicates.committed(attempt, frame.base_offset);
+            let (offset, start) = (frame.base_offset, group.start_offset);
+            let verdict = self.no_duplicates.committed(attempt, offset, start);
             named("no duplicates", verdict)?;
         }
         if replica.leads {

@@ -13,9 +13,17 @@ pub(crate) struct NoDuplicates {
 }
 
 impl NoDuplicates {
-    /// An attempt is in the log at this offset.
-    pub(crate) fn committed(&mut self, attempt: u64, base_offset: u64) -> Verdict {
-        if let Some(before) = self.committed.insert(attempt, base_offset) {
+    /// An attempt is in the log at this offset. With its records a producer is forgotten; so what was
+    /// below the start may come again.
+    pub(crate) fn committed(
+        &mut self,
+        attempt: u64,
+        base_offset: u64,
+        start_offset: u64,
+    ) -> Verdict {
+        if let Some(before) = self.committed.insert(attempt, base_offset)
+            && before >= start_offset
+        {
             return Err(format!("attempt {attempt} is at offset {before} and at {base_offset}"));
         }
         must(!self.refused.contains(&attempt), || {
