@@ -19,7 +19,7 @@ const EXPECTED: u32 = 3;
 const FORMING_MS: u64 = 60_000;
 
 /// How long the faults last.
-const FAULTS_MS: u64 = 20_000;
+const FAULTS_MS: u64 = 10_000;
 
 /// How long it may take until all is well after the faults.
 const HEALING_MS: u64 = 120_000;

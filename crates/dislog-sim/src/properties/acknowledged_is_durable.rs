@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use dislog_cluster::Appended;
 use dislog_cluster::sim::Replica;
+use dislog_log::Log;
 
 use super::{Verdict, must};
 use crate::facts::Group;
@@ -12,8 +13,8 @@ use crate::facts::Group;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct AcknowledgedIsDurable {
-    /// How far the log of each replica is durable, by its id.
-    durable: BTreeMap<u64, u64>,
+    /// The log of each replica, by its id: it says how far it is durable, also when it has ended.
+    logs: BTreeMap<u64, Log>,
     /// Who voted, as each replica knew it one turn before and knows it now: an entry may have been
     /// committed by those before, in the turn that brought others.
     voters: BTreeMap<u64, [Voters; 2]>,
@@ -26,7 +27,7 @@ impl AcknowledgedIsDurable {
     /// A replica as it is now.
     pub(crate) fn saw(&mut self, replica: &Replica) {
         if let Some(log) = &replica.log {
-            self.durable.insert(replica.replica, log.bounds().durable_raft_index);
+            self.logs.insert(replica.replica, log.clone());
         }
         let now = [replica.voters.clone(), replica.voters_outgoing.clone()];
         let known = self.voters.entry(replica.replica).or_default();
@@ -36,7 +37,8 @@ impl AcknowledgedIsDurable {
 
     /// A leader has applied an entry that nobody has applied before.
     pub(crate) fn committed(&self, leader: &Replica, raft_index: u64) -> Verdict {
-        let has = |voter: &&u64| self.durable.get(voter).is_some_and(|last| *last >= raft_index);
+        let durable = |voter: &u64| self.logs.get(voter).map(|log| log.bounds().durable_raft_index);
+        let has = |voter: &&u64| durable(voter).is_some_and(|last| last >= raft_index);
         let majority = |voters: &Vec<u64>| {
             voters.is_empty() || voters.iter().filter(has).count() > voters.len() / 2
         };
@@ -45,7 +47,7 @@ impl AcknowledgedIsDurable {
         let holds = sets.iter().filter(known).any(|sets| sets.iter().all(majority));
         must(holds, || {
             let group = &leader.partition;
-            let durable: Vec<_> = leader.voters.iter().map(|id| self.durable.get(id)).collect();
+            let durable: Vec<_> = leader.voters.iter().map(durable).collect();
             format!(
                 "{group} entry {raft_index} is not durable on a majority of {sets:x?}: {durable:?}"
             )
