@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 use std::{fmt, fs, io, thread};
 
@@ -18,7 +18,7 @@ use crate::metadata::Metadata;
 use crate::metadata::command::{Change, Command, MarkNode, RegisterNode, RemoveNode, Standing};
 use crate::metadata::reconciler::{Reconciler, Wake};
 use crate::metadata::state::check_partitions;
-use crate::node::{self, Node, NodeConfig, lock, unusable};
+use crate::node::{self, Node, NodeConfig, Wait, lock, unusable};
 use crate::node_file::{self, NodeFile};
 use crate::partition::Partition;
 use crate::partition::port::Port;
@@ -319,10 +319,20 @@ impl Cluster {
             self.carried_out(applied_offset).await?;
             return Err(TopicError::Exists(name));
         }
-        let nodes = self.place(partitions, settings).await?;
-        let created = self.change_topic(Command::create(&name, nodes, settings)).await?;
+        let created = self.create(&name, partitions, settings).await?;
         self.led(&created).await;
         Ok(created)
+    }
+
+    /// Creates a topic and returns once this node has done its part of it.
+    pub(crate) async fn create(
+        &self,
+        name: &TopicName,
+        partitions: u32,
+        settings: TopicSettings,
+    ) -> Result<Topic, TopicError> {
+        let nodes = self.place(partitions, settings).await?;
+        self.change_topic(Command::create(name, nodes, settings)).await
     }
 
     /// Nodes for new partitions.
@@ -476,6 +486,12 @@ impl Cluster {
         unready
     }
 
+    /// The metadata, once the node belongs to a cluster.
+    #[cfg(feature = "sim")]
+    pub(crate) fn metadata_partition(&self) -> Option<Partition> {
+        self.inner.node.metadata_log().cloned()
+    }
+
     async fn change_topic(&self, command: Command) -> Result<Topic, TopicError> {
         let topic = self.change(command).await?;
         Ok(topic.expect("a command about a topic comes to a topic"))
@@ -521,13 +537,55 @@ fn open(
     lock: Option<fs::File>,
 ) -> Result<Cluster, OpenError> {
     let data_dir = config.data_dir.clone();
+    let seams = Seams {
+        fs,
+        clock,
+        network,
+        lock,
+        start_driver: Box::new(driver::start),
+        // An error means that there is no driver, or no such group: there is nothing to wait for.
+        wait: Box::new(|answer| {
+            let _ = answer.recv();
+        }),
+    };
+    let Parts { cluster, reconciler, wakes, agent, heard } = assemble(config, seams)?;
+    let thread = thread::Builder::new().name("dislog-reconciler".to_owned());
+    thread.spawn(move || reconciler.run(&wakes)).map_err(unusable(&data_dir))?;
+    let thread = thread::Builder::new().name("dislog-gossip".to_owned());
+    thread.spawn(move || agent.run(&heard)).map_err(unusable(&data_dir))?;
+    Ok(cluster)
+}
+
+/// What a node stands on: that of the machine, or that of the simulator.
+pub(crate) struct Seams {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) lock: Option<fs::File>,
+    pub(crate) start_driver: Box<dyn FnOnce(DriverConfig) -> io::Result<mpsc::Sender<Input>>>,
+    pub(crate) wait: Wait,
+}
+
+/// A node whose driver works, and what the other threads are to work on.
+pub(crate) struct Parts {
+    pub(crate) cluster: Cluster,
+    pub(crate) reconciler: Reconciler,
+    pub(crate) wakes: Receiver<Wake>,
+    pub(crate) agent: Agent,
+    pub(crate) heard: Receiver<Heard>,
+}
+
+/// Opens the data directory and recovers every partition.
+pub(crate) fn assemble(config: Config, seams: Seams) -> Result<Parts, OpenError> {
+    let Seams { fs, clock, network, lock, start_driver, wait } = seams;
+    let data_dir = config.data_dir.clone();
     let partitions_dir = node::partitions_dir(&data_dir);
     make_dirs(&*fs, &data_dir, &partitions_dir).map_err(unusable(&data_dir))?;
     let file = node_file::open(&*fs, &data_dir)?;
     let routes = Arc::new(Routes::new(file.node_id, network));
     let (wake, wakes) = mpsc::sync_channel(1);
     let changed = wake.clone();
-    let driver = driver::start(DriverConfig {
+    let driver = start_driver(DriverConfig {
         fs: Arc::clone(&fs),
         clock: Arc::clone(&clock),
         transport: Box::new(Mailbags::new(Arc::clone(&routes))),
@@ -540,13 +598,14 @@ fn open(
     let node = Arc::new(Node::new(NodeConfig {
         fs,
         clock,
-        data_dir: data_dir.clone(),
+        data_dir,
         file,
         told: told(&config.discovery, file),
         replace_after: config.discovery.replace_after,
         port: Arc::new(Port::new(driver, config.appends_in_flight_bytes_max)),
         routes,
         wake,
+        wait,
     }));
     match file.cluster {
         Some(cluster) => node.enter_cluster(cluster)?,
@@ -559,16 +618,13 @@ fn open(
     .map_err(unusable(&partitions_dir))?;
     let mut reconciler = Reconciler::new(Arc::clone(&node));
     reconciler.reconcile();
-    let thread = thread::Builder::new().name("dislog-reconciler".to_owned());
-    thread.spawn(move || reconciler.run(&wakes)).map_err(unusable(&data_dir))?;
     node.wake_reconciler();
     let Discovery { seeds, bootstrap_expect, .. } = config.discovery;
     let agent = Agent::new(Arc::clone(&node), seeds, bootstrap_expect);
     let (gossip, heard) = mpsc::sync_channel(PACKETS_WAITING_MAX);
-    let thread = thread::Builder::new().name("dislog-gossip".to_owned());
-    thread.spawn(move || agent.run(&heard)).map_err(unusable(&data_dir))?;
     let topic_defaults = config.topic_defaults;
-    Ok(Cluster { inner: Arc::new(Inner { node, gossip, topic_defaults }) })
+    let cluster = Cluster { inner: Arc::new(Inner { node, gossip, topic_defaults }) };
+    Ok(Parts { cluster, reconciler, wakes, agent, heard })
 }
 
 fn told(discovery: &Discovery, file: NodeFile) -> RegisterNode {

@@ -34,6 +34,8 @@ mod partition_dir;
 mod peers;
 mod raft;
 mod settings;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use cluster::{Cluster, Members, NodeInfo};
 pub use error::{AppendError, OpenError, ReadError, TopicError};

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dislog_log::fs::Fs;
 use dislog_types::PartitionId;
@@ -27,6 +27,11 @@ use crate::raft::open::OpenGroup;
 
 /// The size of the metadata's segments: it is small, and never trimmed.
 const METADATA_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Waits until the driver answers or hangs up.
+///
+/// A seam: in the simulator nobody but the one who waits can let the driver go on.
+pub(crate) type Wait = Box<dyn Fn(&Receiver<()>) + Send + Sync>;
 
 /// See the module.
 pub(crate) struct Node {
@@ -51,6 +56,7 @@ pub(crate) struct Node {
     pub(crate) reconciled: watch::Sender<u64>,
     /// Of capacity one: a wake that is still to come covers this one, too.
     pub(crate) wake: SyncSender<Wake>,
+    pub(crate) wait: Wait,
     presence: Mutex<Presence>,
 }
 
@@ -58,7 +64,8 @@ pub(crate) struct Node {
 #[derive(Default)]
 struct Presence {
     alive: BTreeMap<u64, RegisterNode>,
-    gone_since: BTreeMap<u64, Instant>,
+    /// On the scale of `Clock::elapsed_ms`.
+    gone_since_ms: BTreeMap<u64, u64>,
 }
 
 /// What a node is made of.
@@ -72,12 +79,13 @@ pub(crate) struct NodeConfig {
     pub(crate) port: Arc<Port>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) wake: SyncSender<Wake>,
+    pub(crate) wait: Wait,
 }
 
 impl Node {
     pub(crate) fn new(config: NodeConfig) -> Node {
-        let NodeConfig { fs, clock, data_dir, file, told, replace_after, port, routes, wake } =
-            config;
+        let NodeConfig { fs, clock, data_dir, file, told, .. } = config;
+        let NodeConfig { replace_after, port, routes, wake, wait, .. } = config;
         let partitions_dir = partitions_dir(&data_dir);
         let node_id = file.node_id;
         routes.set_node(file.metadata_replica, node_id);
@@ -99,7 +107,8 @@ impl Node {
             partitions: Partitions::default(),
             reconciled: watch::Sender::new(0),
             wake,
-            presence: Mutex::new(Presence { alive, gone_since: BTreeMap::new() }),
+            wait,
+            presence: Mutex::new(Presence { alive, gone_since_ms: BTreeMap::new() }),
         }
     }
 
@@ -176,7 +185,7 @@ impl Node {
         let (sender, started) = mpsc::channel();
         if self.port.send(Input::AddGroup(group, sender)).is_ok() && alone {
             // It hangs up once the group serves, or cannot.
-            let _ = started.recv();
+            (self.wait)(&started);
         }
         Ok(partition)
     }
@@ -184,7 +193,7 @@ impl Node {
     /// A node is alive, and is as it says.
     pub(crate) fn is_alive(&self, told: RegisterNode) {
         let mut presence = self.presence();
-        presence.gone_since.remove(&told.node_id);
+        presence.gone_since_ms.remove(&told.node_id);
         presence.alive.insert(told.node_id, told);
         drop(presence);
         self.wake_reconciler();
@@ -192,9 +201,10 @@ impl Node {
 
     /// A node is gone.
     pub(crate) fn is_gone(&self, node_id: u64) {
+        let now_ms = self.clock.elapsed_ms();
         let mut presence = self.presence();
         presence.alive.remove(&node_id);
-        presence.gone_since.entry(node_id).or_insert_with(Instant::now);
+        presence.gone_since_ms.entry(node_id).or_insert(now_ms);
         drop(presence);
         self.wake_reconciler();
     }
@@ -207,15 +217,17 @@ impl Node {
     /// Who is there and who has been gone too long, and when the next will have been. Of `nodes`
     /// that were never seen, it counts from now.
     pub(crate) fn seen(&self, nodes: impl Iterator<Item = u64>) -> (Seen, Option<Duration>) {
+        let now_ms = self.clock.elapsed_ms();
         let mut presence = self.presence();
         for node_id in nodes {
             if !presence.alive.contains_key(&node_id) {
-                presence.gone_since.entry(node_id).or_insert_with(Instant::now);
+                presence.gone_since_ms.entry(node_id).or_insert(now_ms);
             }
         }
         let (mut absent, mut next) = (BTreeSet::new(), None::<Duration>);
-        for (node_id, since) in &presence.gone_since {
-            match self.replace_after.checked_sub(since.elapsed()) {
+        for (node_id, since_ms) in &presence.gone_since_ms {
+            let gone = Duration::from_millis(now_ms.saturating_sub(*since_ms));
+            match self.replace_after.checked_sub(gone) {
                 Some(left) if !left.is_zero() => next = Some(next.map_or(left, |n| n.min(left))),
                 _ => drop(absent.insert(*node_id)),
             }

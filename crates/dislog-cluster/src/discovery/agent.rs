@@ -23,9 +23,6 @@ pub(crate) const PACKETS_WAITING_MAX: usize = 1_024;
 const ASK_SEEDS_FIRST_MS: i64 = 200;
 const ASK_SEEDS_MAX_MS: i64 = 5_000;
 
-/// The longest the thread sleeps: clocks are set, and then a time comes sooner.
-const SLEEP_MAX_MS: i64 = 60_000;
-
 /// What the thread is told.
 pub(crate) enum Heard {
     /// A peer sent a packet.
@@ -49,45 +46,55 @@ pub(crate) struct Agent {
 impl Agent {
     /// Begins to take part.
     pub(crate) fn new(node: Arc<Node>, seeds: Vec<String>, bootstrap_expect: u32) -> Agent {
-        let now_ms = node.clock.now_ms();
-        let incarnation = now_ms.max(1).unsigned_abs();
+        let incarnation = node.clock.now_ms().max(1).unsigned_abs();
         let me = Member { incarnation, ..member(&node) };
         let seed = node.fs.random();
         Agent {
             gossip: Gossip::new(me, seed),
+            ask_ms: elapsed_ms(&node),
             node,
             seeds,
             expected: usize::try_from(bootstrap_expect).unwrap_or(usize::MAX),
-            ask_ms: now_ms,
             ask_again_ms: ASK_SEEDS_FIRST_MS,
         }
     }
 
     /// Works until told to end.
     pub(crate) fn run(mut self, heard: &Receiver<Heard>) {
-        loop {
-            self.ask_seeds();
-            self.act();
-            let told = match self.sleep_ms() {
-                None => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(ms) => heard.recv_timeout(Duration::from_millis(ms)),
+        let mut told = None;
+        while self.turn(told) {
+            told = match self.sleep() {
+                None => heard.recv().map(Some).unwrap_or(Some(Heard::End)),
+                Some(left) => match heard.recv_timeout(left) {
+                    Ok(heard) => Some(heard),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => Some(Heard::End),
+                },
             };
-            let now_ms = self.node.clock.now_ms();
-            match told {
-                Ok(Heard::Packet(packet)) => self.gossip.receive(packet, now_ms),
-                Ok(Heard::Leave) => self.gossip.leave(now_ms),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.gossip.tick(now_ms);
         }
     }
 
-    fn sleep_ms(&self) -> Option<u64> {
+    /// Takes in what was heard, and does what is due; whether it goes on. Does not wait.
+    pub(crate) fn turn(&mut self, told: Option<Heard>) -> bool {
+        let now_ms = elapsed_ms(&self.node);
+        match told {
+            Some(Heard::Packet(packet)) => self.gossip.receive(packet, now_ms),
+            Some(Heard::Leave) => self.gossip.leave(now_ms),
+            Some(Heard::End) => return false,
+            None => {}
+        }
+        self.gossip.tick(now_ms);
+        self.ask_seeds();
+        self.act();
+        true
+    }
+
+    /// How long until something is due, unless something is heard before; none if nothing is.
+    pub(crate) fn sleep(&self) -> Option<Duration> {
         let ask_ms = self.is_lonely().then_some(self.ask_ms);
         let next_ms = self.gossip.deadline_ms().into_iter().chain(ask_ms).min()?;
-        let left_ms = next_ms.saturating_sub(self.node.clock.now_ms());
-        Some(left_ms.clamp(0, SLEEP_MAX_MS).unsigned_abs())
+        let left_ms = next_ms.saturating_sub(elapsed_ms(&self.node)).max(0);
+        Some(Duration::from_millis(left_ms.unsigned_abs()))
     }
 
     /// There is somebody to look for, and nobody was found.
@@ -109,7 +116,7 @@ impl Agent {
     }
 
     fn ask_seeds(&mut self) {
-        let now_ms = self.node.clock.now_ms();
+        let now_ms = elapsed_ms(&self.node);
         if !self.is_lonely() {
             self.ask_again_ms = ASK_SEEDS_FIRST_MS;
             return;
@@ -188,7 +195,7 @@ impl Agent {
             None => return,
         };
         match entered {
-            Ok(()) => self.gossip.update(member(&self.node), self.node.clock.now_ms()),
+            Ok(()) => self.gossip.update(member(&self.node), elapsed_ms(&self.node)),
             Err(error) => tracing::error!(%error, "cannot enter the cluster"),
         }
     }
@@ -198,6 +205,12 @@ impl Agent {
         let count = self.gossip.members().count() + 1;
         self.expected > 0 && count >= self.expected && members.all(|id| id > self.node.node_id)
     }
+}
+
+/// Gossip goes by elapsed time: the time of day may be set back, and an hour without gossip is an hour
+/// without a word.
+fn elapsed_ms(node: &Node) -> i64 {
+    i64::try_from(node.clock.elapsed_ms()).unwrap_or(i64::MAX)
 }
 
 fn member(node: &Node) -> Member {

@@ -9,11 +9,11 @@
 //! which of its replicas lost what they had, and, where it leads the metadata, what the
 //! [`controller`](super::controller) wants changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dislog_types::PartitionId;
@@ -72,13 +72,13 @@ impl Partitions {
 pub(crate) struct Reconciler {
     node: Arc<Node>,
     /// What was opened, by group; a group's number is never used again.
-    opened: HashMap<u64, OpenedGroup>,
+    opened: BTreeMap<u64, OpenedGroup>,
     metadata_target: Target,
     routed: u64,
     /// What ended here and is still needed until others have what it had.
     ended: Vec<(PartitionId, Owner)>,
     /// Until the metadata has come so far, or so much time passed, nothing is asked of it.
-    asked: Option<(u64, Instant)>,
+    asked: Option<(u64, Duration)>,
 }
 
 struct OpenedGroup {
@@ -92,7 +92,7 @@ impl Reconciler {
     pub(crate) fn new(node: Arc<Node>) -> Reconciler {
         Reconciler {
             node,
-            opened: HashMap::new(),
+            opened: BTreeMap::new(),
             metadata_target: Target::default(),
             routed: 0,
             ended: Vec::new(),
@@ -134,8 +134,8 @@ impl Reconciler {
         let starting: Vec<_> =
             partitions.filter_map(|(life, p)| self.open_or_alter(life, p)).collect();
         for started in starting {
-            // An error says that it can't serve; its handle knows why.
-            let _ = started.recv();
+            // If it hangs up without an answer it can't serve; its handle knows why.
+            (self.node.wait)(&started);
         }
         self.node.reconciled.send_replace(applied_offset);
         self.set_metadata_target();
@@ -169,7 +169,7 @@ impl Reconciler {
         let unwanted = |group: &u64, opened: &mut OpenedGroup| {
             wanted.get(group).is_none_or(|replica| *replica != opened.replica)
         };
-        let ended: Vec<_> = self.opened.extract_if(unwanted).collect();
+        let ended: Vec<_> = self.opened.extract_if(.., unwanted).collect();
         for (group, opened) in ended {
             self.end(group, &opened);
             let owner = Owner { topic_id: topic(group), replica: opened.replica };
@@ -188,7 +188,7 @@ impl Reconciler {
         if self.node.port.send(Input::EndGroup(group, Life::Deleted, done)).is_ok() {
             // Without an answer there was no such group, or no driver: nothing uses the files
             // either way.
-            let _ = ended.recv();
+            (self.node.wait)(&ended);
         }
         let open = self.node.partitions.open().get(id).cloned();
         if let Some(partition) = open {
@@ -297,7 +297,7 @@ impl Reconciler {
         let log = self.node.metadata_log()?;
         if let Some((until, since)) = self.asked
             && applied_offset < until
-            && let Some(left) = ASK_AGAIN.checked_sub(since.elapsed())
+            && let Some(left) = (since + ASK_AGAIN).checked_sub(self.elapsed())
         {
             return Some(left);
         }
@@ -325,8 +325,12 @@ impl Reconciler {
                 None => {}
             }
         }
-        self.asked = Some((applied_offset + count, Instant::now()));
+        self.asked = Some((applied_offset + count, self.elapsed()));
         Some(ASK_AGAIN)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.node.clock.elapsed_ms())
     }
 
     /// What the metadata should know of this node's replicas of a topic.

@@ -5,6 +5,7 @@
 //! At the end of the log they wait on [`Progress`], never in turns.
 
 use dislog_log::{Frame, Log, ReadError as LogReadError};
+use tokio::runtime::Handle;
 
 use super::Partition;
 use super::progress::{Progress, StoredBatch};
@@ -96,6 +97,10 @@ impl Partition {
         read: impl FnOnce(&Log) -> Result<T, LogReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let log = self.shared.log.clone().expect("it was found readable");
+        if Handle::try_current().is_err() {
+            // Without a runtime there is nobody whose time a read could take.
+            return read(&log).map_err(|error| self.read_error(error));
+        }
         let outcome = tokio::task::spawn_blocking(move || read(&log)).await;
         let outcome = outcome.map_err(|error| ReadError::Failed(error.to_string()))?;
         outcome.map_err(|error| self.read_error(error))

@@ -5,7 +5,7 @@
 //! the metadata, and is learnt from what it sends: a replica can be answered before this node knows
 //! the metadata that speaks of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Network, Peer, PeerFrame};
@@ -92,7 +92,8 @@ impl Routes {
 /// Gathers what the driver sends in a turn into a frame per node.
 pub(crate) struct Mailbags {
     routes: Arc<Routes>,
-    bags: HashMap<u64, Bag>,
+    /// In order, so that what is sent does not hang on chance.
+    bags: BTreeMap<u64, Bag>,
 }
 
 #[derive(Default)]
@@ -103,7 +104,7 @@ struct Bag {
 
 impl Mailbags {
     pub(crate) fn new(routes: Arc<Routes>) -> Mailbags {
-        Mailbags { routes, bags: HashMap::new() }
+        Mailbags { routes, bags: BTreeMap::new() }
     }
 }
 
@@ -126,7 +127,7 @@ impl Transport for Mailbags {
     }
 
     fn flush(&mut self) {
-        for (node_id, bag) in self.bags.drain() {
+        for (node_id, bag) in std::mem::take(&mut self.bags) {
             let frame = PeerFrame { messages: bag.messages, ..self.routes.frame() };
             self.routes.send(node_id, frame);
         }

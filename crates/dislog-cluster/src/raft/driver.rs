@@ -12,22 +12,24 @@
 //! is the only one ([`Driver::begin_syncs`]). An idle node's driver does not run at all: the wait
 //! has a time-out only if something is due at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io, process};
 
 use dislog_log::fs::Fs;
 use dislog_types::time::Clock;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::oneshot;
 
 use super::group::{self, Group};
 pub(crate) use super::input::Input;
 use super::rim::{DiskSpace, Rim};
-use super::sync_threads::{SyncJob, SyncThreads, Tools};
+use super::sync_threads::{Job, SyncJob, SyncThreads, Tools, Workers};
 use super::transport::Transport;
 use crate::error::ReadError;
 use crate::partition::shared::{Life, Shared};
@@ -43,8 +45,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// Syncs of fewer bytes may be done by the driver.
 const SYNC_HERE_BYTES_MAX: u64 = 64 << 10;
 
-/// How often groups with peers are told of the passing of time.
-const TICK: Duration = Duration::from_millis(100);
+/// How often groups with peers are told of the passing of time, milliseconds.
+const TICK_MS: u64 = 100;
 
 /// What a driver works with.
 pub(crate) struct DriverConfig {
@@ -59,18 +61,20 @@ pub(crate) struct DriverConfig {
     pub(crate) lock: Option<fs::File>,
 }
 
-/// See the module.
-struct Driver {
+/// See the module. A turn needs neither the thread nor the time of the machine, so that the simulator
+/// can take it.
+pub(crate) struct Driver {
     inputs: Receiver<Input>,
     clock: Arc<dyn Clock>,
     rim: Rim,
-    groups: HashMap<u64, Group>,
+    /// In order, so that a turn does the same whenever it has the same to do.
+    groups: BTreeMap<u64, Group>,
     /// Groups touched in this turn.
     touched: Vec<u64>,
     deadlines: Deadlines,
-    next_tick: Option<Instant>,
+    /// On the scale of `Clock::elapsed_ms`.
+    next_tick_ms: Option<u64>,
     closing: Option<Vec<oneshot::Sender<()>>>,
-    sync_threads: Vec<JoinHandle<()>>,
     /// For the syncs that the driver does itself.
     tools: Tools,
     syncs_under_way: usize,
@@ -80,32 +84,13 @@ struct Driver {
 /// Starts a driver without groups; it ends after [`Input::Close`].
 pub(crate) fn start(config: DriverConfig) -> io::Result<Sender<Input>> {
     let (sender, inputs) = mpsc::channel();
-    let tools = || Tools { fs: Arc::clone(&config.fs), results: sender.clone() };
+    let (fs, results) = (Arc::clone(&config.fs), sender.clone());
+    let tools = || Tools { fs: Arc::clone(&fs), results: results.clone() };
     let (threads, sync_threads) = SyncThreads::start(config.sync_threads, tools)?;
-    let driver = Driver {
-        tools: tools(),
-        syncs_under_way: 0,
-        inputs,
-        rim: Rim {
-            threads,
-            syncs: Vec::new(),
-            transport: config.transport,
-            changed: config.changed,
-            disk: DiskSpace::new(config.fs, config.data_dir),
-            now_ms: config.clock.now_ms(),
-        },
-        clock: config.clock,
-        groups: HashMap::new(),
-        touched: Vec::new(),
-        deadlines: Deadlines::default(),
-        next_tick: None,
-        closing: None,
-        sync_threads,
-        lock: config.lock,
-    };
+    let driver = Driver::new(config, inputs, tools(), Box::new(threads));
     let run = move || {
         let _guard = AbortOnPanic;
-        driver.run();
+        driver.run(sync_threads);
     };
     thread::Builder::new().name("dislog-driver".to_owned()).spawn(run)?;
     Ok(sender)
@@ -124,34 +109,93 @@ impl Drop for AbortOnPanic {
 }
 
 impl Driver {
-    fn run(mut self) {
-        while self.closing.is_none() || !self.groups.is_empty() {
+    /// A driver without groups, whose jobs are done by `threads`.
+    pub(crate) fn new(
+        config: DriverConfig,
+        inputs: Receiver<Input>,
+        tools: Tools,
+        threads: Box<dyn Workers>,
+    ) -> Driver {
+        Driver {
+            tools,
+            syncs_under_way: 0,
+            inputs,
+            rim: Rim {
+                threads,
+                syncs: Vec::new(),
+                transport: config.transport,
+                changed: config.changed,
+                random: StdRng::seed_from_u64(config.fs.random()),
+                disk: DiskSpace::new(config.fs, config.data_dir),
+                now_ms: config.clock.now_ms(),
+            },
+            clock: config.clock,
+            groups: BTreeMap::new(),
+            touched: Vec::new(),
+            deadlines: Deadlines::default(),
+            next_tick_ms: None,
+            closing: None,
+            lock: config.lock,
+        }
+    }
+
+    /// Its replicas, for the simulator to judge.
+    #[cfg(feature = "sim")]
+    pub(crate) fn replicas(&self) -> Vec<crate::sim::Replica> {
+        self.groups.values().map(Group::replica).collect()
+    }
+
+    fn run(mut self, sync_threads: Vec<JoinHandle<()>>) {
+        while !self.is_done() {
             let first = self.wait();
-            self.rim.now_ms = self.clock.now_ms();
-            if let Some(input) = first {
-                self.take(input);
+            self.turn(first);
+        }
+        self.rim.threads.end();
+        for thread in sync_threads {
+            if thread.join().is_err() {
+                tracing::error!("a sync thread had panicked");
             }
-            for _ in 1..INPUTS_PER_TURN_MAX {
-                let Ok(input) = self.inputs.try_recv() else { break };
-                self.take(input);
-            }
-            self.tick();
-            self.touched.extend(self.deadlines.due(self.rim.now_ms));
-            self.pump();
-            self.rim.transport.flush();
-            self.begin_syncs();
         }
         self.finish();
     }
 
-    /// The next input; none if something is due first.
-    fn wait(&mut self) -> Option<Input> {
-        let until_tick = self.next_tick.map(|tick| tick.saturating_duration_since(Instant::now()));
+    /// It was told to close, and every group has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.closing.is_some() && self.groups.is_empty()
+    }
+
+    /// Takes what there is and does what follows from it. Does not wait.
+    pub(crate) fn turn(&mut self, first: Option<Input>) {
+        self.rim.now_ms = self.clock.now_ms();
+        if let Some(input) = first {
+            self.take(input);
+        }
+        for _ in 1..INPUTS_PER_TURN_MAX {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            self.take(input);
+        }
+        self.tick();
+        self.touched.extend(self.deadlines.due(self.rim.now_ms));
+        self.pump();
+        self.rim.transport.flush();
+        self.begin_syncs();
+    }
+
+    /// How long until something is due, unless there is an input before; none if nothing is.
+    pub(crate) fn sleep(&self) -> Option<Duration> {
+        let until_tick = self.next_tick_ms.map(|tick_ms| {
+            Duration::from_millis(tick_ms.saturating_sub(self.clock.elapsed_ms()))
+        });
         let until_deadline = self.deadlines.next_ms().map(|deadline_ms| {
             let left_ms = deadline_ms.saturating_sub(self.clock.now_ms()).max(0);
             Duration::from_millis(left_ms.unsigned_abs()).min(SLEEP_MAX)
         });
-        let input = match until_tick.into_iter().chain(until_deadline).min() {
+        until_tick.into_iter().chain(until_deadline).min()
+    }
+
+    /// The next input; none if something is due first.
+    fn wait(&mut self) -> Option<Input> {
+        let input = match self.sleep() {
             None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(left) => self.inputs.recv_timeout(left),
         };
@@ -246,19 +290,19 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        let now = Instant::now();
-        if self.next_tick.is_none_or(|tick| now < tick) {
+        let now_ms = self.clock.elapsed_ms();
+        if self.next_tick_ms.is_none_or(|tick_ms| now_ms < tick_ms) {
             return;
         }
         let mut any = false;
         for (&number, group) in &mut self.groups {
             if group.has_peers() {
                 any = true;
-                group.tick();
+                group.tick(&mut self.rim.random);
                 self.touched.push(number);
             }
         }
-        self.next_tick = any.then_some(now + TICK);
+        self.next_tick_ms = any.then_some(now_ms + TICK_MS);
     }
 
     fn pump(&mut self) {
@@ -268,8 +312,8 @@ impl Driver {
         for number in touched.drain(..) {
             let Some(group) = self.groups.get_mut(&number) else { continue };
             group.pump(&mut self.rim);
-            if group.has_peers() && self.next_tick.is_none() {
-                self.next_tick = Some(Instant::now() + TICK);
+            if group.has_peers() && self.next_tick_ms.is_none() {
+                self.next_tick_ms = Some(self.clock.elapsed_ms() + TICK_MS);
             }
             if group.has_ended() {
                 group.let_go(&mut self.rim);
@@ -288,7 +332,7 @@ impl Driver {
     /// written; and not with peers, who must hear from this node however slow its disk is.
     fn begin_syncs(&mut self) {
         let here = |syncs: &[SyncJob]| matches!(syncs, [job] if job.bytes < SYNC_HERE_BYTES_MAX);
-        while here(&self.rim.syncs) && self.syncs_under_way == 0 && self.next_tick.is_none() {
+        while here(&self.rim.syncs) && self.syncs_under_way == 0 && self.next_tick_ms.is_none() {
             let job = self.rim.syncs.pop().expect("there is one");
             self.syncs_under_way += 1;
             let synced = self.tools.sync(&job);
@@ -297,7 +341,7 @@ impl Driver {
         }
         for job in self.rim.syncs.drain(..) {
             self.syncs_under_way += 1;
-            self.rim.threads.sync(job);
+            self.rim.threads.take(Job::Sync(job));
         }
     }
 
@@ -309,15 +353,9 @@ impl Driver {
         }
     }
 
-    /// Every group has ended: so do the threads, then the directory is let go, then those who wait
-    /// are told.
-    fn finish(mut self) {
-        self.rim.threads.end();
-        for thread in self.sync_threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a sync thread had panicked");
-            }
-        }
+    /// Every group and every thread has ended: the directory is let go, then those who wait are
+    /// told.
+    pub(crate) fn finish(mut self) {
         drop(self.lock.take());
         while let Ok(input) = self.inputs.try_recv() {
             self.take(input);

@@ -23,16 +23,19 @@ use dislog_log::{Frame, Kind, LogError, trim_payload};
 use dislog_types::batch::stamp;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, SoftState, StateRole};
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use super::entry::{self, LogEnd};
 use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
 use super::losses::Losses;
 use super::membership::Course;
+use super::open::ELECTION_TICKS;
 use super::persist::Persist;
 use super::rim::Rim;
 use super::storage::LogStorage;
-use super::sync_threads::{Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
+use super::sync_threads::{Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
 use super::transport::PeerMessage;
 use super::vote_file::Vote;
 use super::waiters::{Reads, Waiter, Waiters};
@@ -131,13 +134,18 @@ impl Group {
         }
     }
 
-    /// Some time passed.
-    pub(super) fn tick(&mut self) {
+    /// Some time passed. How long an election is waited for is drawn from `random`.
+    pub(super) fn tick(&mut self, random: &mut StdRng) {
         if self.stopped || self.installing.is_some() {
             return;
         }
         if self.is_first_of_new() {
             self.campaign();
+        }
+        if self.node.raft.election_elapsed == 0 {
+            // Raft has drawn it when the wait began, but from a source that nobody can seed.
+            let wait = ELECTION_TICKS..2 * ELECTION_TICKS;
+            self.node.raft.set_randomized_election_timeout(random.random_range(wait));
         }
         self.node.tick();
         self.reads.tick(&self.shared.id);
@@ -151,6 +159,8 @@ impl Group {
         if self.stopped || self.installing.is_some() || !mine {
             return;
         }
+        #[cfg(feature = "sim")]
+        self.count_learner(&message);
         if let Some(lost) = self.losses.found_here(&self.node.raft, &message) {
             self.stop(Fault::Damaged(lost));
             return;
@@ -231,8 +241,12 @@ impl Group {
         timestamp_ms: i64,
         payload: Bytes,
     ) -> Result<u64, AppendError> {
-        // `RawNode::propose` takes a `Vec` and so copies; a follower would forward, but only a
-        // leader has a sequencer.
+        // A follower would forward it. The sequencer goes when the role's change is pumped, which may
+        // be later in this turn than what changed it.
+        if self.node.raft.state != StateRole::Leader {
+            return Err(AppendError::NoLeader(self.shared.id.clone()));
+        }
+        // `RawNode::propose` takes a `Vec` and so copies.
         let message = Message {
             msg_type: MessageType::MsgPropose,
             from: self.node.raft.id,
@@ -454,6 +468,8 @@ impl Group {
         }
         self.send(ready.take_messages(), rim);
         let later = ready.take_persisted_messages();
+        #[cfg(feature = "sim")]
+        let later = self.send_too_early(later, rim);
         if !later.is_empty() {
             self.outbox.push_back((ready.number(), later));
         }
@@ -461,7 +477,11 @@ impl Group {
             self.reads.confirm(&read.request_ctx, read.index);
         }
         let committed = ready.take_committed_entries();
+        #[cfg(feature = "sim")]
+        let number = ready.number();
         self.node.advance_append_async(ready);
+        #[cfg(feature = "sim")]
+        self.persist_too_early(number);
         self.apply(&committed);
     }
 
@@ -491,6 +511,9 @@ impl Group {
         let mut health = self.shared.health();
         let changed = std::mem::replace(&mut health.leader, leader) != leader;
         if role.raft_state == StateRole::Leader {
+            drop(health);
+            #[cfg(feature = "sim")]
+            self.serve_too_early();
             return;
         }
         health.serving = false;
@@ -510,8 +533,8 @@ impl Group {
     }
 
     fn apply(&mut self, committed: &[Entry]) {
-        if let Some(message) = self.node.store().fault() {
-            self.stop(Fault::Stopped(message));
+        if let Some(fault) = self.node.store().fault() {
+            self.stop(fault);
             return;
         }
         for entry in committed {
@@ -611,7 +634,8 @@ impl Group {
             Some(Next::Trim) => UpkeepTask::Trim(self.machine.checkpoint()),
             Some(Next::Look(policy, moment)) => UpkeepTask::Retention(policy, moment),
         };
-        rim.threads.upkeep(UpkeepJob { group: self.number(), log: log.clone(), task });
+        let job = UpkeepJob { group: self.number(), log: log.clone(), task };
+        rim.threads.take(Job::Upkeep(job));
     }
 
     fn give_up(&mut self, now_ms: i64) {
@@ -655,6 +679,8 @@ impl Group {
         self.waiters.fail(&AppendError::Stopped(message));
         self.reads.fail(&self.shared.id);
         self.opened = None;
+        // Damage is to be reported.
+        self.told_others = false;
     }
 }
 

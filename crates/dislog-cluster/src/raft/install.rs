@@ -11,7 +11,7 @@ use super::group::{Group, fault};
 use super::members_file::History;
 use super::rim::Rim;
 use super::storage::SnapshotStart;
-use super::sync_threads::{InstallJob, Installed};
+use super::sync_threads::{InstallJob, Installed, Job};
 use super::transport::Membership;
 use crate::partition::shared::Fault;
 use crate::partition::state_machine::StateMachine;
@@ -41,7 +41,7 @@ impl Group {
         let mut machine = StateMachine::new(raft_index, told.start_offset, base_offset);
         machine.last_timestamp_ms = start.timestamp_ms;
         self.waiters.fail(&crate::error::AppendError::UnknownOutcome);
-        rim.threads.install(InstallJob {
+        let job = InstallJob {
             group: self.number(),
             log,
             dir: self.dir.clone(),
@@ -49,7 +49,8 @@ impl Group {
             history: history.clone(),
             start,
             checkpoint: machine.checkpoint(),
-        });
+        };
+        rim.threads.take(Job::Install(job));
         self.installing = Some(Installing { ready, history, machine });
     }
 

@@ -71,6 +71,11 @@ impl History {
         Some(&step.membership)
     }
 
+    /// Whether a replica ever belonged to the group, as far as is known.
+    pub(crate) fn knows(&self, replica: u64) -> bool {
+        self.steps.iter().any(|step| step.membership.replicas().any(|known| known == replica))
+    }
+
     /// Forgets what was over before the entry at `raft_index`.
     pub(crate) fn forget_before(&mut self, raft_index: u64) {
         let kept = self.steps.iter().rposition(|step| step.raft_index <= raft_index);
@@ -159,6 +164,7 @@ mod tests {
         assert_eq!(history.at(8).unwrap().learners, [2]);
         assert_eq!(voters(&history, 9), Some(vec![1, 2]));
         assert_eq!(history.newest().0, 10);
+        assert!(history.knows(2) && !history.knows(3));
         history.forget_before(9);
         assert_eq!((voters(&history, 8), voters(&history, 9)), (None, Some(vec![1, 2])));
         history.forget_before(100);

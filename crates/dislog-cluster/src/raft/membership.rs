@@ -20,6 +20,7 @@ use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::group::Group;
 use super::transport::Membership;
+use crate::metadata;
 
 /// Ticks after which a snapshot that was not answered is taken for lost.
 const SNAPSHOT_TICKS: u64 = 20;
@@ -162,6 +163,11 @@ impl Group {
             .filter(|replica| !is_member(replica))
             .map(|replica| Step { kind: StepKind::AddLearner.into(), replica })
             .collect();
+        if missing.iter().any(|step| self.was_removed(step.replica)) {
+            // The metadata here is behind: a replica that was given up does not come back, and its
+            // node may have removed all it had.
+            return Vec::new();
+        }
         if !missing.is_empty() {
             return missing;
         }
@@ -191,6 +197,12 @@ impl Group {
         let gone = now.learners.iter().filter(unwanted);
         steps.extend(gone.map(|&replica| Step { kind: StepKind::Remove.into(), replica }));
         steps
+    }
+
+    /// Whether a replica that is no member was one. Those of the metadata go by their disks, which may
+    /// come back.
+    fn was_removed(&self, replica: u64) -> bool {
+        self.number() != metadata::GROUP && self.node.store().history().knows(replica)
     }
 
     fn has_caught_up(&self, replica: u64) -> bool {

@@ -33,10 +33,12 @@ pub(crate) mod open;
 mod persist;
 mod rim;
 mod storage;
-mod sync_threads;
+pub(crate) mod sync_threads;
 pub(crate) mod transport;
 mod vote_file;
 mod waiters;
 
+#[cfg(feature = "sim")]
+mod sim;
 #[cfg(test)]
 mod three_replicas_tests;

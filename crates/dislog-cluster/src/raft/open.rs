@@ -32,7 +32,7 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 64;
 
 /// Ticks between heartbeats, and ticks without one after which there is an election.
 const HEARTBEAT_TICKS: usize = 2;
-const ELECTION_TICKS: usize = 8;
+pub(super) const ELECTION_TICKS: usize = 8;
 
 /// Bytes of the log read at once while it is replayed.
 const REPLAY_BYTES: u64 = 1 << 20;
@@ -91,11 +91,9 @@ impl OpenGroup {
             tracing::info!(partition = %self.id, bytes, "cut an unfinished write off the log");
         }
         let bounds = log.bounds();
-        let progress = Progress {
-            start_offset: bounds.start_offset,
-            committed_offset: bounds.end_offset,
-            ended: false,
-        };
+        let committed_offset = self.known_committed(&log, recovery.checkpoint.as_ref());
+        let start_offset = bounds.start_offset.min(committed_offset);
+        let progress = Progress { start_offset, committed_offset, ended: false };
         if let Some(damage) = recovery.damage {
             let message = dislog_log::LogError::Damaged(damage).to_string();
             return self.unusable(Some(log), progress, message);
@@ -105,6 +103,18 @@ impl OpenGroup {
             Ok(group) => Opened { shared: Arc::clone(&group.shared), group: Some(Box::new(group)) },
             Err(refused) => this.unusable(Some(log), progress, refused.to_string()),
         }
+    }
+
+    /// Up to where a log can be read that cannot be driven. The end of it may not be committed, unless
+    /// nobody else ever had a say in that.
+    fn known_committed(&self, log: &Log, checkpoint: Option<&Checkpoint>) -> u64 {
+        let bounds = log.bounds();
+        let is_alone = |history: History| history.newest().1.voters == [self.replica];
+        if self.read_members().is_ok_and(is_alone) {
+            return bounds.end_offset;
+        }
+        let machine = checkpoint.and_then(StateMachine::from_checkpoint);
+        machine.map_or(bounds.start_offset, |machine| machine.committed_offset)
     }
 
     fn unusable(self, log: Option<Log>, progress: Progress, message: String) -> Opened {
@@ -119,6 +129,8 @@ impl OpenGroup {
         let (since, membership) = history.newest();
         let alone = membership.voters == [self.replica] && membership.voters_outgoing.is_empty();
         let vote = self.read_vote(log, alone)?;
+        #[cfg(feature = "sim")]
+        super::sim::truncate_too_much(log, alone);
         let bounds = log.bounds();
         let checkpointed = checkpoint.map_or(0, |checkpoint| checkpoint.raft_index);
         let known = checkpointed.max(since);
@@ -225,9 +237,11 @@ impl OpenGroup {
         let mut machine = match from_checkpoint {
             Some(machine) if machine.applied + 1 >= bounds.first_raft_index => machine,
             _ => {
+                // Where the log begins, not where it ends: what it has may not be committed.
                 let start = log.start();
-                let offset = start.base_offset;
-                let mut machine = StateMachine::new(start.raft_index, bounds.start_offset, offset);
+                let (raft_index, offset) = (start.raft_index, start.base_offset);
+                let start_offset = bounds.start_offset.max(offset);
+                let mut machine = StateMachine::new(raft_index, start_offset, offset);
                 machine.last_timestamp_ms = start.timestamp_ms;
                 machine
             }

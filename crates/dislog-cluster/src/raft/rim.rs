@@ -5,20 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dislog_log::fs::Fs;
+use rand::rngs::StdRng;
 
-use super::sync_threads::{SyncJob, SyncThreads};
+use super::sync_threads::{SyncJob, Workers};
 use super::transport::Transport;
 use crate::settings::DISK_HEADROOM_BYTES;
 
 /// See the module.
 pub(super) struct Rim {
-    pub(super) threads: SyncThreads,
+    pub(super) threads: Box<dyn Workers>,
     /// Syncs to be begun at the end of the turn.
     pub(super) syncs: Vec<SyncJob>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) disk: DiskSpace,
     /// Tells the rest of the node that a group has another leader or other members.
     pub(super) changed: Box<dyn Fn() + Send>,
+    /// For the time-outs of elections.
+    pub(super) random: StdRng,
     /// Unix milliseconds, as of the input being handled.
     pub(super) now_ms: i64,
 }

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use dislog_log::{Log, LogError, LogStart};
+use dislog_log::{Log, LogError, LogStart, ReadError};
 use prost::Message;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -19,6 +19,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use super::entry::{self, EntryError, LogEnd};
 use super::members_file::History;
 use super::vote_file::Vote;
+use crate::partition::shared::Fault;
 
 /// See the module.
 ///
@@ -36,7 +37,7 @@ pub(super) struct LogStorage {
     history: History,
     /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group
     /// stops.
-    fault: RefCell<Option<String>>,
+    fault: RefCell<Option<Fault>>,
 }
 
 /// Where a log starts, in the data of a snapshot; the position and its term are Raft's to carry.
@@ -121,6 +122,12 @@ impl LogStorage {
         Ok(self.log.stage(frames)?)
     }
 
+    /// Where the log ends, for the next entry.
+    #[cfg(feature = "sim")]
+    pub(super) fn end(&self) -> LogEnd {
+        self.end
+    }
+
     fn truncate(&mut self, from: u64) -> Result<(), LogError> {
         self.log.truncate(from)?;
         while self.recent.back().is_some_and(|entry| entry.index >= from) {
@@ -165,7 +172,7 @@ impl LogStorage {
     }
 
     /// Why reading failed, if it did.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(super) fn fault(&self) -> Option<Fault> {
         self.fault.borrow().clone()
     }
 
@@ -194,7 +201,11 @@ impl LogStorage {
         match self.log.frames(low, high, bytes_max) {
             Ok(frames) => frames.into_iter().map(entry::from_frame).collect(),
             Err(error) => {
-                *self.fault.borrow_mut() = Some(error.to_string());
+                let fault = match &error {
+                    ReadError::Damaged(_) => Fault::Damaged(error.to_string()),
+                    _ => Fault::Stopped(error.to_string()),
+                };
+                *self.fault.borrow_mut() = Some(fault);
                 Vec::new()
             }
         }

@@ -23,7 +23,7 @@ use super::vote_file::{self, Vote};
 use crate::partition::retention::{self, Due, RetentionPolicy};
 
 /// Makes durable what a group has staged.
-pub(super) struct SyncJob {
+pub(crate) struct SyncJob {
     pub(super) group: u64,
     pub(super) log: Log,
     /// The directory of the log.
@@ -35,7 +35,7 @@ pub(super) struct SyncJob {
 }
 
 /// Begins a log anew at another start.
-pub(super) struct InstallJob {
+pub(crate) struct InstallJob {
     pub(super) group: u64,
     pub(super) log: Log,
     pub(super) dir: PathBuf,
@@ -58,7 +58,7 @@ pub(crate) struct Synced {
 }
 
 /// Upkeep of a log.
-pub(super) struct UpkeepJob {
+pub(crate) struct UpkeepJob {
     pub(super) group: u64,
     pub(super) log: Log,
     pub(super) task: UpkeepTask,
@@ -78,6 +78,26 @@ pub(super) enum UpkeepTask {
 pub(crate) struct Kept {
     pub(super) group: u64,
     pub(super) result: Result<Due, LogError>,
+}
+
+/// Does jobs, one after the other or at once, and sends what they came to. Two twins: the threads,
+/// and the simulator, which does a job when it pleases, or never.
+pub(crate) trait Workers: Send {
+    /// Takes on a job.
+    fn take(&self, job: Job);
+
+    /// No more will come.
+    fn end(&self);
+}
+
+/// A job.
+pub(crate) enum Job {
+    /// See there.
+    Sync(SyncJob),
+    /// See there.
+    Install(InstallJob),
+    /// See there.
+    Upkeep(UpkeepJob),
 }
 
 /// The threads. A cheap handle.
@@ -100,9 +120,9 @@ struct Jobs {
 }
 
 /// What the threads work with.
-pub(super) struct Tools {
-    pub(super) fs: Arc<dyn Fs>,
-    pub(super) results: Sender<Input>,
+pub(crate) struct Tools {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) results: Sender<Input>,
 }
 
 impl SyncThreads {
@@ -123,32 +143,25 @@ impl SyncThreads {
         Ok((SyncThreads { queue }, threads?))
     }
 
-    pub(super) fn sync(&self, job: SyncJob) {
-        self.queue.jobs().syncs.push_back(job);
-        self.queue.changed.notify_one();
-    }
+}
 
-    pub(super) fn install(&self, job: InstallJob) {
-        self.queue.jobs().installs.push_back(job);
-        self.queue.changed.notify_one();
-    }
-
-    pub(super) fn upkeep(&self, job: UpkeepJob) {
-        self.queue.jobs().upkeep.push_back(job);
+impl Workers for SyncThreads {
+    fn take(&self, job: Job) {
+        let mut jobs = self.queue.jobs();
+        match job {
+            Job::Sync(job) => jobs.syncs.push_back(job),
+            Job::Install(job) => jobs.installs.push_back(job),
+            Job::Upkeep(job) => jobs.upkeep.push_back(job),
+        }
+        drop(jobs);
         self.queue.changed.notify_one();
     }
 
     /// Lets the threads end once the queue is empty.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.queue.jobs().ended = true;
         self.queue.changed.notify_all();
     }
-}
-
-enum Job {
-    Sync(SyncJob),
-    Install(InstallJob),
-    Upkeep(UpkeepJob),
 }
 
 impl Queue {
@@ -177,12 +190,7 @@ impl Queue {
 
     fn work(&self, tools: &Tools) {
         while let Some(job) = self.next() {
-            let outcome = match job {
-                Job::Sync(job) => Input::Synced(tools.sync(&job)),
-                Job::Install(job) => Input::Installed(tools.install(job)),
-                Job::Upkeep(job) => Input::Kept(tools.upkeep(job)),
-            };
-            if tools.results.send(outcome).is_err() {
+            if tools.results.send(tools.work(job)).is_err() {
                 return;
             }
         }
@@ -190,6 +198,15 @@ impl Queue {
 }
 
 impl Tools {
+    /// Does a job; blocks.
+    pub(crate) fn work(&self, job: Job) -> Input {
+        match job {
+            Job::Sync(job) => Input::Synced(self.sync(&job)),
+            Job::Install(job) => Input::Installed(self.install(job)),
+            Job::Upkeep(job) => Input::Kept(self.upkeep(job)),
+        }
+    }
+
     /// Does a sync; blocks.
     pub(super) fn sync(&self, job: &SyncJob) -> Synced {
         // produce 7: write and sync everything staged; the vote first, if there is one.

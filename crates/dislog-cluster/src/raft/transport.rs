@@ -176,7 +176,9 @@ impl PeerMessage {
     /// it says.
     pub(super) fn into_raft(self) -> Option<Message> {
         let (_, msg_type) = KINDS.into_iter().find(|(ours, _)| *ours == self.kind())?;
-        if (msg_type == MessageType::MsgSnapshot) != self.snapshot.is_some() {
+        let is_snapshot = msg_type == MessageType::MsgSnapshot;
+        let is_append = msg_type == MessageType::MsgAppend;
+        if is_snapshot != self.snapshot.is_some() || is_append && !self.entries_follow() {
             return None;
         }
         let entries: Vec<Entry> = self.entries.into_iter().map(PeerEntry::into_raft).collect();
@@ -197,6 +199,18 @@ impl PeerMessage {
             snapshot: self.snapshot.map(PeerSnapshot::into_raft).into(),
             request_snapshot: self.request_snapshot,
             ..Message::default()
+        })
+    }
+
+    /// Whether its entries follow the position it is about. raft 0.7.0 sends others: joining messages
+    /// to one peer, it puts entries into one without entries that is about another position. Whoever
+    /// took that would acknowledge entries that it does not have.
+    fn entries_follow(&self) -> bool {
+        let mut at = self.raft_index;
+        self.entries.iter().all(|entry| {
+            let follows = Some(entry.raft_index) == at.checked_add(1);
+            at = entry.raft_index;
+            follows
         })
     }
 
@@ -276,5 +290,30 @@ impl Membership {
     pub(crate) fn replicas(&self) -> impl Iterator<Item = u64> + '_ {
         let Membership { voters, learners, voters_outgoing, learners_next, .. } = self;
         [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_do_not_follow_are_refused() {
+        let append = |raft_index, entries: &[u64]| PeerMessage {
+            kind: PeerMessageKind::Append.into(),
+            raft_index,
+            entries: entries
+                .iter()
+                .map(|raft_index| PeerEntry { raft_index: *raft_index, ..PeerEntry::default() })
+                .collect(),
+            ..PeerMessage::default()
+        };
+        for (raft_index, entries) in [(29, &[][..]), (29, &[30]), (0, &[1, 2, 3])] {
+            assert!(append(raft_index, entries).into_raft().is_some(), "{raft_index} {entries:?}");
+        }
+        for (raft_index, entries) in [(29, &[29][..]), (29, &[31]), (0, &[1, 3]), (u64::MAX, &[0])]
+        {
+            assert!(append(raft_index, entries).into_raft().is_none(), "{raft_index} {entries:?}");
+        }
     }
 }

@@ -55,7 +55,7 @@ async fn the_node_tells_how_it_is() {
     let node = start_with(|config| config.name = "one".to_owned()).await;
     let cluster = get(&node, "/v1/cluster").await.json();
     let this = &cluster["nodes"][0];
-    assert_eq!((&this["name"], &this["ready"]), (&json!("one"), &json!(true)));
+    assert_eq!((&this["name"], &this["alive"]), (&json!("one"), &json!(true)));
     assert_eq!(this["address"], node.addr().to_string());
     post(&node, "/v1/topics/t/records", JSON, "[{},{}]").await;
     let metrics = get(&node, "/metrics").await;

@@ -1,0 +1,45 @@
+//! The test of the test: each known bug, put back, is noticed by some seed within a bounded number.
+
+use dislog_sim::{Bug, Options, run};
+
+const SEEDS_MAX: u64 = 60;
+
+#[expect(clippy::print_stderr, reason = "how long it takes to notice is worth knowing")]
+fn is_noticed(bug: Bug) {
+    for seed in 0..SEEDS_MAX {
+        let outcome = run(seed, Options { bug: Some(bug), ..Options::default() });
+        let clean = || run(seed, Options::default()).violation.is_none();
+        if let Some(violation) = outcome.violation
+            && clean()
+        {
+            eprintln!("{bug:?}: seed {seed}: {}: {}", violation.property, violation.message);
+            return;
+        }
+    }
+    panic!("{bug:?} went unnoticed for {SEEDS_MAX} seeds");
+}
+
+#[test]
+fn no_sync_before_the_vote() {
+    is_noticed(Bug::NoSyncBeforeVote);
+}
+
+#[test]
+fn no_sync_before_the_acknowledgement() {
+    is_noticed(Bug::NoSyncBeforeAcknowledgement);
+}
+
+#[test]
+fn a_learner_counts() {
+    is_noticed(Bug::LearnerCounts);
+}
+
+#[test]
+fn serving_too_early() {
+    is_noticed(Bug::ServesTooEarly);
+}
+
+#[test]
+fn truncating_below_commit() {
+    is_noticed(Bug::TruncatesBelowCommit);
+}
