@@ -98,7 +98,9 @@ impl Agent {
     /// Where others may be: the seeds, and whom the metadata knows.
     fn addresses(&self) -> impl Iterator<Item = String> {
         let state = self.node.metadata.state();
-        let known: Vec<String> = state.nodes().map(|node| node.told.address.clone()).collect();
+        // Its own entry may hold an address that it had before.
+        let others = state.nodes().filter(|node| node.told.node_id != self.node.told.node_id);
+        let known: Vec<String> = others.map(|node| node.told.address.clone()).collect();
         let mut addresses: Vec<String> = self.seeds.iter().cloned().chain(known).collect();
         addresses.retain(|address| *address != self.node.told.address);
         addresses.sort_unstable();
