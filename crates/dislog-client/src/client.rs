@@ -1,7 +1,7 @@
 //! The client: the servers it knows, and what is made from it.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dislog_proto::v1;
@@ -10,8 +10,9 @@ use dislog_types::{PartitionId, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Response, Status};
 
-use crate::connection::{ANSWERS_WINDOW_BYTES, Connection, Servers};
+use crate::connection::{Connection, Connections, Servers};
 use crate::consumer::{Consumer, ConsumerOptions, Start};
+use crate::directory::Address;
 use crate::producer::{Producer, ProducerOptions};
 use crate::retry::{Backoff, Failure, Repeat, Verdict};
 use crate::{Error, Record};
@@ -45,8 +46,8 @@ pub struct Produced {
     pub timestamp_ms: i64,
 }
 
-/// A client of a cluster. A cheap handle: clones share one connection, beside which every
-/// [`Producer`] and [`Consumer`] has its own.
+/// A client of a cluster. A cheap handle: clones share what is known of the servers, and their
+/// connections, beside which every [`Producer`] and [`Consumer`] has its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -56,12 +57,29 @@ pub struct Client {
 struct Shared {
     servers: Arc<Servers>,
     options: ClientOptions,
-    /// Made at the first call, because a channel needs a runtime to live in.
-    connection: OnceLock<Mutex<Connection>>,
+    connections: Connections,
+    /// The server that calls go to which any can do, until it fails.
+    current: Mutex<Option<Address>>,
+}
+
+/// Where a call is best sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// To any server.
+    Any,
+    /// To the leader of the partition it concerns, if that is known.
+    Leader,
 }
 
 impl Client {
-    /// A client of the cluster that `servers` belong to: `host:port` or `http://host:port` each.
+    /// A client of the cluster that `servers` belong to: `host:port` or `http://host:port` each,
+    /// where the host may be a name.
+    ///
+    /// One server is enough: the others are learnt from it, and asked for again when something
+    /// fails and now and then while calls are made. Those given here stay known, for when all
+    /// others are gone. What a cluster of several servers advertises must be reachable from here,
+    /// or requests take a detour by way of those that are; a server that is alone is reached as
+    /// given.
     ///
     /// Nothing is dialled yet: the first call connects, to the first server that answers, and goes
     /// on trying while servers are (re)starting, up to [`ClientOptions::request_timeout`].
@@ -73,7 +91,9 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Client, Error> {
         let servers = Arc::new(Servers::parse(servers, options.connect_timeout)?);
-        Ok(Client { shared: Arc::new(Shared { servers, options, connection: OnceLock::new() }) })
+        let connections = Connections::new(servers.clone());
+        let shared = Shared { servers, options, connections, current: Mutex::new(None) };
+        Ok(Client { shared: Arc::new(shared) })
     }
 
     /// A producer to `topic`. Needs a Tokio runtime when records are sent.
@@ -124,10 +144,17 @@ impl Client {
             ..v1::ProduceRequest::default()
         };
         let answer = self
-            .call(&id, expected_offset, "producing", Repeat::Doubles, |connection| {
-                let request = request.clone();
-                async move { connection.log().produce(request).await }
-            })
+            .call_at(
+                Aim::Leader,
+                &id,
+                expected_offset,
+                "producing",
+                Repeat::Doubles,
+                |connection| {
+                    let request = request.clone();
+                    async move { connection.log().produce(request).await }
+                },
+            )
             .await?;
         let (offset, timestamp_ms) = (answer.offset, answer.timestamp_ms);
         Ok(Produced { offset, count: answer.count, timestamp_ms })
@@ -143,14 +170,51 @@ impl Client {
         Ok(self.resolve(&id, start, false).await?.offset)
     }
 
-    /// A connection for a producer or consumer of its own.
-    pub(crate) fn connection(&self, window_bytes: u32) -> Connection {
-        Connection::new(self.shared.servers.clone(), window_bytes)
+    /// How many partitions a topic has, asked of a server that surely knows if there is such a
+    /// topic: to others it may be news.
+    pub(crate) async fn partition_count(&self, topic: &TopicName) -> Result<u32, Error> {
+        let id = whole_topic(Some(topic.clone()));
+        let what = "finding the partitions";
+        let answer = self
+            .call_at(Aim::Leader, &id, None, what, Repeat::Harmless, |connection| {
+                let request = v1::DescribeTopicRequest { topic: id.topic.to_string() };
+                async move { connection.admin().describe_topic(request).await }
+            })
+            .await?;
+        let count = answer.topic.map_or(0, |topic| topic.partitions.len());
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Calls `attempt` until it succeeds, fails for good, or `request_timeout` has passed.
+    /// The servers known.
+    pub(crate) fn known_servers(&self) -> &Arc<Servers> {
+        &self.shared.servers
+    }
+
+    /// The connections for calls.
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.shared.connections
+    }
+
+    /// Calls `attempt` at any server until it succeeds, fails for good, or `request_timeout` has
+    /// passed.
     pub(crate) async fn call<T, F>(
         &self,
+        id: &PartitionId,
+        offset: Option<u64>,
+        what: &str,
+        repeat: Repeat,
+        attempt: impl Fn(Connection) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_at(Aim::Any, id, offset, what, repeat, attempt).await
+    }
+
+    /// As `call`, at the servers that are aimed at.
+    pub(crate) async fn call_at<T, F>(
+        &self,
+        aim: Aim,
         id: &PartitionId,
         offset: Option<u64>,
         what: &str,
@@ -163,10 +227,17 @@ impl Client {
         let after = self.shared.options.request_timeout;
         let deadline = Instant::now() + after;
         let mut backoff = Backoff::default();
+        let mut failed = None;
         loop {
-            let connection = self.lock().clone();
+            let finding = timeout_at(deadline, self.server_for(aim, id, failed.as_deref()));
+            let server = finding.await.unwrap_or_else(|_| self.any(failed.as_deref()));
+            self.keep_list_fresh(id);
+            let connection = self.connections().to(&server);
             let failure = match timeout_at(deadline, attempt(connection)).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    self.shared.servers.lock().answered(&server);
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) => Failure::new(&status),
                 Err(_) => Failure::broken("no answer"),
             };
@@ -174,7 +245,8 @@ impl Client {
             match failure.verdict(repeat) {
                 Verdict::Retry { .. } if Instant::now() + wait < deadline => {
                     tracing::debug!(what, failure = failure.message(), ?wait, "retrying a call");
-                    self.lock().move_on();
+                    self.move_on(id, &server, &failure);
+                    failed = Some(server);
                     sleep(wait).await;
                 }
                 Verdict::Retry { .. } => {
@@ -184,6 +256,7 @@ impl Client {
                     return Err(Error::Timeout { what, after, last });
                 }
                 Verdict::FailUnknown => {
+                    self.move_on(id, &server, &failure);
                     let last = failure.message().to_owned();
                     return Err(Error::UnknownOutcome { id: id.clone(), last });
                 }
@@ -192,12 +265,42 @@ impl Client {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
-        self.shared
-            .connection
-            .get_or_init(|| Mutex::new(self.connection(ANSWERS_WINDOW_BYTES)))
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// The server that an attempt goes to, behind one that failed.
+    async fn server_for(&self, aim: Aim, id: &PartitionId, failed: Option<&str>) -> Address {
+        if aim == Aim::Leader {
+            let place = match failed {
+                None => self.place(id).await,
+                Some(_) => self.locate(id, failed).await,
+            };
+            if let Ok(place) = place {
+                return self.shared.servers.lock().writes_to(Instant::now(), &place);
+            }
+        }
+        self.any(failed)
+    }
+
+    /// A server that any call can go to: the same until it fails.
+    fn any(&self, failed: Option<&str>) -> Address {
+        let best = || self.shared.servers.lock().any(Instant::now(), failed).swap_remove(0);
+        self.lock_current().get_or_insert_with(best).clone()
+    }
+
+    /// Lets the next attempt go to another server.
+    fn move_on(&self, id: &PartitionId, server: &Address, failure: &Failure) {
+        let mut directory = self.shared.servers.lock();
+        directory.forget_place(id);
+        if failure.is_of_server() {
+            directory.failed(Instant::now(), server);
+        }
+        drop(directory);
+        let mut current = self.lock_current();
+        if current.as_ref() == Some(server) {
+            *current = None;
+        }
+    }
+
+    fn lock_current(&self) -> std::sync::MutexGuard<'_, Option<Address>> {
+        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

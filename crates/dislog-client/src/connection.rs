@@ -1,12 +1,13 @@
-//! Connections: the servers' addresses, and a channel to one of them at a time.
+//! Connections: the servers' addresses, and channels to them.
 //!
 //! A channel dials when it is first used and again whenever it was lost, so "connecting" never is a
 //! step of its own. Every consumer has a connection to itself, because a reader that stops taking
 //! records holds back everything that shares its HTTP/2 connection window.
 //!
-//! Left out: following the leader. Every server forwards.
+//! Left out: which server to talk to. That is for the directory.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dislog_proto::DEFAULT_PORT;
@@ -16,6 +17,7 @@ use dislog_types::limits::BATCH_BYTES_MAX;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
+use crate::directory::{Address, Directory};
 
 /// The most bytes of one message. A batch is the largest thing in one, with room for what frames
 /// it.
@@ -34,17 +36,21 @@ pub(crate) const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// protocol's 16 KiB.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 
-/// A silent connection with work under way is probed this often, so that a vanished server is
-/// noticed.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A silent connection with work under way is probed this often, so that a vanished or stopped
+/// server is noticed. An idle connection is not probed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long the answer to a probe may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The addresses of a cluster's servers; at least one.
+/// Connections that are kept at once; more than a cluster has servers.
+const CONNECTIONS_MAX: usize = 256;
+
+/// The servers of a cluster, as far as they are known, and how they are dialled.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    endpoints: Vec<Endpoint>,
+    directory: Mutex<Directory>,
+    connect_timeout: Duration,
 }
 
 impl Servers {
@@ -53,24 +59,49 @@ impl Servers {
         addresses: impl IntoIterator<Item = S>,
         connect_timeout: Duration,
     ) -> Result<Servers, Error> {
-        let endpoints = addresses
-            .into_iter()
-            .map(|address| endpoint(address.as_ref(), connect_timeout))
-            .collect::<Result<Vec<_>, _>>()?;
-        if endpoints.is_empty() {
+        let given = addresses.into_iter().map(|given| address(given.as_ref()));
+        let given = given.collect::<Result<Vec<_>, _>>()?;
+        if given.is_empty() {
             return Err(Error::Address { given: String::new(), problem: "none is given".into() });
         }
-        Ok(Servers { endpoints })
+        let mut directory = Directory::of(given);
+        directory.set_turn(rand::random_range(0..1 << 16));
+        Ok(Servers { directory: Mutex::new(directory), connect_timeout })
+    }
+
+    /// What is known of them.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All addresses, for messages.
     pub(crate) fn names(&self) -> String {
-        let names: Vec<String> = self.endpoints.iter().map(|e| e.uri().to_string()).collect();
-        names.join(", ")
+        self.lock().names()
+    }
+
+    /// A connection of its own, not dialled yet, over which the server may send `window_bytes`
+    /// ahead of what was taken. Must be called within a Tokio runtime.
+    pub(crate) fn connection(&self, server: &Address, window_bytes: u32) -> Connection {
+        let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let agent = concat!("dislog-client/", env!("CARGO_PKG_VERSION"));
+        let channel = Endpoint::from_shared(format!("http://{server}"))
+            .expect("an address is checked before it is known")
+            .user_agent(agent)
+            .expect("the name and version are a valid header")
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .initial_stream_window_size(window_bytes)
+            .initial_connection_window_size(window_bytes)
+            .connect_lazy();
+        Connection { channel }
     }
 }
 
-fn endpoint(given: &str, connect_timeout: Duration) -> Result<Endpoint, Error> {
+/// The `host:port` of what a user or a server names.
+pub(crate) fn address(given: &str) -> Result<Address, Error> {
     let wrong = |problem: String| Error::Address { given: given.to_owned(), problem };
     let address = given.trim().trim_end_matches('/');
     let authority = match address.split_once("://") {
@@ -83,54 +114,21 @@ fn endpoint(given: &str, connect_timeout: Duration) -> Result<Endpoint, Error> {
     if authority.host().is_empty() {
         return Err(wrong("the host is missing".to_owned()));
     }
-    let uri = match authority.port() {
-        Some(_) => format!("http://{authority}"),
-        None => format!("http://{authority}:{DEFAULT_PORT}"),
+    let address = match authority.port() {
+        Some(_) => authority.to_string(),
+        None => format!("{authority}:{DEFAULT_PORT}"),
     };
-    let endpoint = Endpoint::from_shared(uri).map_err(|error| wrong(error.to_string()))?;
-    let agent = concat!("dislog-client/", env!("CARGO_PKG_VERSION"));
-    Ok(endpoint
-        .user_agent(agent)
-        .expect("the name and version are a valid header")
-        .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .max_frame_size(FRAME_BYTES_MAX))
+    Endpoint::from_shared(format!("http://{address}")).map_err(|e| wrong(e.to_string()))?;
+    Ok(address.into())
 }
 
-/// A channel to one server at a time. Clones share the channel until one of them moves on.
+/// A channel to one server. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    servers: Arc<Servers>,
-    window_bytes: u32,
-    current: usize,
     channel: Channel,
 }
 
 impl Connection {
-    /// A new connection, not dialled yet, over which the server may send `window_bytes` ahead of
-    /// what was taken. Must be called within a Tokio runtime.
-    pub(crate) fn new(servers: Arc<Servers>, window_bytes: u32) -> Connection {
-        let channel = channel(&servers, 0, window_bytes);
-        Connection { servers, window_bytes, current: 0, channel }
-    }
-
-    /// Moves on to the next server after a failure. With one server this keeps the channel, which
-    /// dials again by itself.
-    pub(crate) fn move_on(&mut self) {
-        let next = (self.current + 1) % self.servers.endpoints.len();
-        if next != self.current {
-            self.current = next;
-            self.channel = channel(&self.servers, next, self.window_bytes);
-        }
-    }
-
-    /// The servers it chooses from.
-    pub(crate) fn servers(&self) -> &Servers {
-        &self.servers
-    }
-
     /// The log service over this connection.
     pub(crate) fn log(&self) -> LogClient<Channel> {
         LogClient::new(self.channel.clone())
@@ -144,13 +142,39 @@ impl Connection {
     }
 }
 
-fn channel(servers: &Servers, number: usize, window_bytes: u32) -> Channel {
-    let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-    servers.endpoints[number]
-        .clone()
-        .initial_stream_window_size(window_bytes)
-        .initial_connection_window_size(window_bytes)
-        .connect_lazy()
+/// A connection to each server that was talked to, for calls whose answers are small. At most as
+/// many as there are servers known.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    servers: Arc<Servers>,
+    open: Mutex<HashMap<Address, Connection>>,
+}
+
+impl Connections {
+    /// None yet.
+    pub(crate) fn new(servers: Arc<Servers>) -> Connections {
+        Connections { servers, open: Mutex::new(HashMap::new()) }
+    }
+
+    /// The connection to a server. Must be called within a Tokio runtime.
+    pub(crate) fn to(&self, server: &Address) -> Connection {
+        let mut open = self.lock();
+        if open.len() >= CONNECTIONS_MAX && !open.contains_key(server) {
+            open.clear();
+        }
+        let dial = || self.servers.connection(server, ANSWERS_WINDOW_BYTES);
+        open.entry(server.clone()).or_insert_with(dial).clone()
+    }
+
+    /// Does not use a connection again over which no answer came: it may lead nowhere. Calls that
+    /// are under way over it go on.
+    pub(crate) fn discard(&self, server: &str) {
+        self.lock().remove(server);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Connection>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -163,9 +187,9 @@ mod tests {
 
     #[test]
     fn addresses_have_two_forms_and_a_default_port() {
-        assert_eq!(parse(&["a:1", "http://b:2/"]).unwrap(), "http://a:1/, http://b:2/");
-        assert_eq!(parse(&["localhost"]).unwrap(), "http://localhost:8400/");
-        assert_eq!(parse(&["[::1]:9"]).unwrap(), "http://[::1]:9/");
+        assert_eq!(parse(&["a:1", "http://b:2/"]).unwrap(), "a:1, b:2");
+        assert_eq!(parse(&["localhost"]).unwrap(), "localhost:8400");
+        assert_eq!(parse(&["[::1]:9"]).unwrap(), "[::1]:9");
     }
 
     #[test]

@@ -34,6 +34,13 @@
 //!   never skipped.
 //! - Memory is bounded by options in bytes, and waiting is never a loop that polls.
 //!
+//! # Servers
+//! One address is enough. The others are learnt from it, and asked for again when something fails,
+//! and now and then while there is something to do. A producer sends to the leader of each
+//! partition and follows it; a consumer reads from followers in turn ([`ReadFrom`]); other calls go
+//! to any server, which sends them on. What is retried is retried at another server, and nothing is
+//! retried beyond its deadline. The addresses that were given are tried again when all others fail.
+//!
 //! # Left out
 //! The stored form of the log, and everything a server decides. Producers and consumers are bound
 //! to a topic; a consumer reads one partition.
@@ -42,7 +49,9 @@ mod admin;
 mod client;
 mod connection;
 mod consumer;
+mod directory;
 mod error;
+mod locate;
 mod producer;
 mod retry;
 mod router;
@@ -50,6 +59,7 @@ mod router;
 pub use admin::{PartitionInfo, ServerInfo, Topic, TopicSettings};
 pub use client::{Client, ClientOptions, Produced};
 pub use consumer::{ConsumedBatch, ConsumedRecord, Consumer, ConsumerOptions, End, Start};
+pub use directory::ReadFrom;
 pub use dislog_types::{Compression, Header, PartitionId, Record, TopicName};
 pub use error::{Error, Outcome};
 pub use producer::{Delivered, Delivery, Producer, ProducerOptions};

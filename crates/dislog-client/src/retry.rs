@@ -7,6 +7,7 @@
 //! UNKNOWN_OUTCOME LOG_STOPPED     retry                         fail, outcome unknown
 //! PRODUCER_UNKNOWN                raise the epoch
 //! SEQUENCE_FORGOTTEN              it was delivered
+//! SEQUENCE_GAP                    send again in order, a few times
 //! any other                       as its `retry` metadata says
 //! none: could not connect         retry                         retry (nothing was sent)
 //! none: the connection failed     retry                         fail, outcome unknown
@@ -24,11 +25,18 @@ use tonic_types::StatusExt;
 
 use crate::Error;
 
-/// The first wait before a call is repeated.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The first wait before a call is repeated: a leader that handed over has a successor by then.
+const BACKOFF_FIRST: Duration = Duration::from_millis(40);
 
 /// The longest wait before a call is repeated.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// After so many waits that doubled, they stay as they are for a while: an election takes about a
+/// second, and whoever waits longer than it takes adds to the time without a leader.
+const DOUBLED_FIRST: u32 = 2;
+
+/// So many failures are between that and waits that double again, about three seconds.
+const STEADY_FAILURES: u32 = 24;
 
 /// What repeating a call could do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +60,8 @@ pub(crate) enum Verdict {
     RaiseEpoch,
     /// The batch was appended, but its offset is forgotten.
     Forgotten,
+    /// It came before those in front of it: send all again, in order.
+    Reorder,
     /// It failed for good and had no effect.
     Fail,
     /// It cannot be repeated, and whether it had an effect is not known.
@@ -90,6 +100,31 @@ impl Failure {
         Failure::new(&Status::unavailable(message))
     }
 
+    /// A replica does not have yet what was asked for: it, or another, is asked again.
+    pub(crate) fn behind(message: String) -> Failure {
+        Failure {
+            code: Code::Unavailable,
+            message,
+            reason: Some(reason::NO_LEADER.to_owned()),
+            metadata: HashMap::new(),
+            not_connected: false,
+        }
+    }
+
+    /// Whether it was the server that failed, or is about to go, and not the request.
+    pub(crate) fn is_of_server(&self) -> bool {
+        match self.reason.as_deref() {
+            Some(reason) => reason == reason::SHUTTING_DOWN,
+            None => matches!(self.verdict(Repeat::Harmless), Verdict::Retry { .. }),
+        }
+    }
+
+    /// Whether a server says that there is no such record or topic, which another one may know.
+    pub(crate) fn is_of_absence(&self) -> bool {
+        let reason = self.reason.as_deref();
+        matches!(reason, Some(reason::OFFSET_OUT_OF_RANGE | reason::TOPIC_NOT_FOUND))
+    }
+
     /// What happened, in one line.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -100,6 +135,7 @@ impl Failure {
         match self.reason.as_deref() {
             Some(reason::PRODUCER_UNKNOWN) => Verdict::RaiseEpoch,
             Some(reason::SEQUENCE_FORGOTTEN) => Verdict::Forgotten,
+            Some(reason::SEQUENCE_GAP) => Verdict::Reorder,
             Some(
                 reason::NO_LEADER | reason::SHUTTING_DOWN | reason::OVERLOADED | reason::DISK_FULL,
             ) => Verdict::Retry { nothing_done: true },
@@ -204,7 +240,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// How long to wait now: between half of and all of a time that doubles with every failure, up
-    /// to two seconds.
+    /// to two seconds, but stays at a sixth of a second while there may be an election.
     pub(crate) fn next(&mut self) -> Duration {
         self.wait(rand::random_range(0.5..=1.0))
     }
@@ -215,7 +251,9 @@ impl Backoff {
     }
 
     fn wait(&mut self, share: f64) -> Duration {
-        let doubled = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16));
+        let doubled = self.failures.min(DOUBLED_FIRST)
+            + self.failures.saturating_sub(DOUBLED_FIRST + STEADY_FAILURES).min(16);
+        let doubled = BACKOFF_FIRST.saturating_mul(1 << doubled);
         self.failures = self.failures.saturating_add(1);
         doubled.min(BACKOFF_MAX).mul_f64(share)
     }
@@ -251,7 +289,7 @@ mod tests {
             (reason::PRODUCER_UNKNOWN, "false", Verdict::RaiseEpoch, Verdict::RaiseEpoch),
             (reason::SEQUENCE_FORGOTTEN, "false", Verdict::Forgotten, Verdict::Forgotten),
             (reason::TOO_LARGE, "false", Verdict::Fail, Verdict::Fail),
-            (reason::SEQUENCE_GAP, "false", Verdict::Fail, Verdict::Fail),
+            (reason::SEQUENCE_GAP, "false", Verdict::Reorder, Verdict::Reorder),
             (reason::DAMAGED, "false", Verdict::Fail, Verdict::Fail),
             ("A_REASON_OF_TOMORROW", "true", perhaps_done, perhaps_done),
             ("A_REASON_OF_TOMORROW", "false", Verdict::Fail, Verdict::Fail),
@@ -294,10 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_limit_and_start_again() {
+    fn waits_double_stay_for_an_election_double_again_and_start_again() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..8).map(|_| backoff.wait(1.0).as_millis()).collect();
-        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        let waits: Vec<u128> = (0..32).map(|_| backoff.wait(1.0).as_millis()).collect();
+        assert_eq!(waits[..4], [40, 80, 160, 160]);
+        assert_eq!(waits[26..], [160, 320, 640, 1280, 2000, 2000]);
+        assert!(waits[2..=26].iter().all(|wait| *wait == 160));
         assert!((0..100).all(|_| backoff.next() >= BACKOFF_MAX / 2));
         backoff.reset();
         assert_eq!(backoff.wait(0.5), BACKOFF_FIRST / 2);

@@ -163,10 +163,11 @@ impl Node {
         Ok(())
     }
 
-    /// The nodes that are alive, and which of them leads a partition. One that does not exist yet
-    /// is led by who would create it.
+    /// The nodes that are alive, which of them leads a partition, and which have a replica of it.
+    /// One that does not exist yet is led by who would create it.
     pub(crate) fn servers(&self, id: &PartitionId) -> Vec<v1::Server> {
         let nodes = self.cluster.nodes();
+        let replicas = self.cluster.replica_nodes(id);
         let leader = match self.cluster.topic(&id.topic) {
             Ok(_) => self.cluster.leader_of(id),
             Err(_) => nodes.iter().find(|node| node.leads).map(|node| node.node_id),
@@ -175,6 +176,7 @@ impl Node {
         let server = |node: NodeInfo| v1::Server {
             id: node.node_id.to_string(),
             is_leader: leader == Some(node.node_id),
+            is_replica: replicas.contains(&node.node_id),
             name: if node.name.is_empty() { node.address.clone() } else { node.name },
             rpc_addr: node.address,
         };

@@ -5,8 +5,12 @@
 //!                                  (prefetch)       (verify, decode, cut)
 //! ```
 //! There is no task: the connection's window is the prefetch, and decoding happens where records
-//! are taken. After a failure the stream is opened again at the next offset, so nothing is lost or
-//! doubled.
+//! are taken. After a failure the stream is opened again at the next offset, at another server if
+//! there is one, so nothing is lost or doubled.
+//!
+//! A replica may be behind what was read from another. That it does not have a record does not mean
+//! that there is none: the consumer goes elsewhere, or waits. Where a start lies, and whether an
+//! offset is outside of the log, is for the leader to say.
 
 mod cursor;
 
@@ -15,17 +19,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dislog_proto::v1::{self, consume_request};
-use tokio::time::{Instant, sleep_until};
-use tonic::{Response, Status, Streaming};
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::{Status, Streaming};
 
-use crate::client::Client;
+use crate::client::{Aim, Client};
 use crate::connection::{Connection, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
+use crate::directory::{Address, ReadFrom};
 use crate::retry::{Backoff, Failure, Repeat, Verdict};
 use crate::{Error, Header, PartitionId};
 use cursor::Cursor;
 
 /// The most bytes of one response, unless a single batch is larger.
 const RESPONSE_BYTES_MAX: u32 = 1 << 20;
+
+/// How long a server may take to begin a stream before another is tried.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a server waits before it says that there is no record yet: the shortest time there is.
 const NO_WAIT_MS: u32 = 1;
@@ -65,6 +73,8 @@ pub struct ConsumerOptions {
     pub end: End,
     /// Bytes that the server may send ahead of what was taken: 64 KiB to 2 GiB. 4 MiB.
     pub prefetch_bytes: u32,
+    /// Which replicas to read from. [`ReadFrom::Followers`].
+    pub read_from: ReadFrom,
     /// See every record acknowledged before reading begins, whichever server answers. Off.
     pub linearizable: bool,
     /// How long to try to reach a server again after a failure. 120 s.
@@ -77,6 +87,7 @@ impl Default for ConsumerOptions {
             start: Start::Earliest,
             end: End::Committed,
             prefetch_bytes: 4 << 20,
+            read_from: ReadFrom::default(),
             linearizable: false,
             reconnect_timeout: Duration::from_secs(120),
         }
@@ -128,15 +139,25 @@ pub struct Consumer {
     options: ConsumerOptions,
     /// `None` until the start was found.
     cursor: Option<Cursor>,
-    /// Made when reading begins, because a channel needs a runtime to live in.
-    connection: Option<Connection>,
-    stream: Option<Streaming<v1::ConsumeResponse>>,
+    stream: Option<Opened>,
+    /// The server that is read from, or was last.
+    server: Option<Address>,
+    /// A replica turned out to be behind: the leader is not.
+    wants_leader: bool,
     /// Batches that arrived and are not decoded yet.
     arrived: VecDeque<v1::RawBatch>,
     committed_offset: u64,
     /// Records that are decoded and not taken yet.
     records: std::vec::IntoIter<ConsumedRecord>,
     trouble: Trouble,
+}
+
+/// A stream under way.
+#[derive(Debug)]
+struct Opened {
+    responses: Streaming<v1::ConsumeResponse>,
+    /// Held, because a channel that nobody holds stops probing its server.
+    _connection: Connection,
 }
 
 /// What is known of failures since a response came last.
@@ -165,8 +186,9 @@ impl Consumer {
             id,
             options,
             cursor: None,
-            connection: None,
             stream: None,
+            server: None,
+            wants_leader: false,
             arrived: VecDeque::new(),
             committed_offset: 0,
             records: Vec::new().into_iter(),
@@ -285,13 +307,17 @@ impl Consumer {
         if self.stream.is_none() {
             match self.open(from).await {
                 Ok(stream) => self.stream = Some(stream),
-                Err(status) => return self.interrupted(&Failure::new(&status), from),
+                Err(failure) if failure.is_of_absence() => self.confirm(&failure, from).await?,
+                Err(failure) => return self.interrupted(&failure, from),
+            }
+            if self.stream.is_none() {
+                return Ok(());
             }
             // A server was reached. How long the next search for one may take is counted anew.
             self.trouble.since = None;
         }
         let stream = self.stream.as_mut().expect("it was opened above");
-        match stream.message().await {
+        match stream.responses.message().await {
             Ok(Some(response)) => {
                 self.trouble = Trouble::default();
                 self.committed_offset = response.committed_offset;
@@ -303,10 +329,18 @@ impl Consumer {
         }
     }
 
-    async fn open(&mut self, from: u64) -> Result<Streaming<v1::ConsumeResponse>, Status> {
+    async fn open(&mut self, from: u64) -> Result<Opened, Failure> {
         let Consumer { client, id, options, .. } = self;
-        let connection =
-            self.connection.get_or_insert_with(|| client.connection(options.prefetch_bytes));
+        let place = client.place(id).await?;
+        let failed = self.server.take();
+        let wish = match std::mem::take(&mut self.wants_leader) {
+            true => ReadFrom::Leader,
+            false => options.read_from,
+        };
+        let now = Instant::now();
+        let server = client.known_servers().lock().reads_from(now, &place, wish, failed.as_deref());
+        self.server = Some(server.clone());
+        client.keep_list_fresh(id);
         let request = v1::ConsumeRequest {
             offset: from,
             topic: id.topic.as_str().to_owned(),
@@ -316,7 +350,29 @@ impl Consumer {
             raw: true,
             ..v1::ConsumeRequest::default()
         };
-        connection.log().consume_stream(request).await.map(Response::into_inner)
+        // Dialled anew each time: a connection that was lost without a word would be lost still.
+        let connection = client.known_servers().connection(&server, options.prefetch_bytes);
+        tracing::debug!(partition = %id, %server, from, "reading from");
+        match timeout(OPEN_TIMEOUT, connection.log().consume_stream(request)).await {
+            Ok(Ok(response)) => {
+                client.known_servers().lock().answered(&server);
+                Ok(Opened { responses: response.into_inner(), _connection: connection })
+            }
+            Ok(Err(status)) => Err(Failure::new(&status)),
+            Err(_) => Err(Failure::broken(&format!("no answer from {server} in {OPEN_TIMEOUT:?}"))),
+        }
+    }
+
+    /// A server says that there is no such record or topic: it may only be behind. A leader with a
+    /// majority behind it knows; one that was just elected does not, so it is asked to make sure.
+    async fn confirm(&mut self, failure: &Failure, from: u64) -> Result<(), Error> {
+        match self.client.resolve(&self.id, Start::Offset(from), true).await {
+            Ok(_) | Err(Error::Timeout { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.wants_leader = true;
+        let message = format!("a replica is behind: {}", failure.message());
+        self.interrupted(&Failure::behind(message), from)
     }
 
     /// Prepares another attempt, or says that there will be none.
@@ -330,23 +386,26 @@ impl Consumer {
         let after = self.options.reconnect_timeout;
         if now >= *self.trouble.since.get_or_insert(now) + after {
             self.trouble = Trouble::default();
-            let servers = self.connection.as_ref().map(|c| c.servers().names()).unwrap_or_default();
+            let servers = self.client.known_servers().names();
             let what = format!("reading {} at {servers}", self.id);
             return Err(Error::Timeout { what, after, last: failure.message().to_owned() });
         }
         let wait = self.trouble.backoff.next();
-        let (partition, failure) = (&self.id, failure.message());
-        tracing::warn!(%partition, failure, ?wait, "reading is interrupted");
+        let (partition, message) = (&self.id, failure.message());
+        tracing::warn!(%partition, failure = message, ?wait, "reading is interrupted");
         self.trouble.not_before = Some(now + wait);
-        if let Some(connection) = &mut self.connection {
-            connection.move_on();
+        let mut directory = self.client.known_servers().lock();
+        directory.forget_place(&self.id);
+        if let Some(server) = self.server.as_ref().filter(|_| failure.is_of_server()) {
+            directory.failed(now, server);
         }
         Ok(())
     }
 }
 
 impl Client {
-    /// Finds out where `start` lies.
+    /// Finds out where `start` lies, at the leader if it is known: to a follower the newest records
+    /// may be news.
     pub(crate) async fn resolve(
         &self,
         id: &PartitionId,
@@ -370,10 +429,14 @@ impl Client {
             start,
             ..v1::ConsumeRequest::default()
         };
+        let what = "finding the start";
         let answer = self
-            .call(id, Some(offset), "finding the start", Repeat::Harmless, |connection| {
-                let request = request.clone();
-                async move { connection.log().consume(request).await }
+            .call_at(Aim::Leader, id, Some(offset), what, Repeat::Harmless, |connection| {
+                let (request, mut log) = (request.clone(), connection.log());
+                async move {
+                    let answer = timeout(OPEN_TIMEOUT, log.consume(request)).await;
+                    answer.unwrap_or_else(|_| Err(Status::unavailable("no answer")))
+                }
             })
             .await?;
         let offset = answer.records.first().map_or(answer.next_offset, |record| record.offset);

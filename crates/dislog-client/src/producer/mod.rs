@@ -1,7 +1,7 @@
 //! Adding records.
 //!
 //! ```text
-//!  send ─► permit (bytes) ─► accumulator ─► pipeline ─► ProduceStream ─► server
+//!  send ─► permit (bytes) ─► accumulator ─► pipeline ─► ProduceStream ─► leader
 //!  Delivery ◄──────────────────────────── outcome ◄───── answers, in order
 //! ```
 //! Handles share one accumulator per partition, a mutex held for the time of encoding one record.
@@ -13,6 +13,7 @@
 mod accumulator;
 mod batch;
 mod pipeline;
+mod route;
 mod sender;
 
 #[cfg(test)]
@@ -32,10 +33,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::{Client, check_record};
-use crate::connection::{ANSWERS_WINDOW_BYTES, Connection};
+use crate::connection::Connections;
 use crate::router::Router;
 use crate::{Compression, Error, Record};
 use batch::{Appended, Waiting};
+use route::Route;
 use sender::{Sender, Shared};
 
 /// The most batches of a partition that may be under way: half of what the server remembers, so
@@ -45,11 +47,15 @@ const IN_FLIGHT_MAX: usize = PRODUCER_BATCHES_REMEMBERED / 2;
 /// What a record holds of the buffer beside its content: framing, and what waits for it.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
+/// The shortest time for an answer: less than a sync of a slow disk, and every batch would be sent
+/// twice.
+const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
 /// The largest buffer: what one permit can count.
 const BUFFER_BYTES_MAX: usize = 1 << 31;
 
-/// How many partitions share one connection: below the 100 or more streams every HTTP/2 server
-/// allows.
+/// How many partitions share one connection to a server: below the 100 or more streams every HTTP/2
+/// server allows.
 const STREAMS_PER_CONNECTION: usize = 64;
 
 /// How a producer behaves.
@@ -73,7 +79,12 @@ pub struct ProducerOptions {
     pub in_flight_max: usize,
     /// How long the delivery of a record is tried, from when its batch was begun. 120 s.
     pub delivery_timeout: Duration,
-    /// Retries never double a record. If off, a broken connection fails what was under way. On.
+    /// How long the leader of a partition may leave a batch unanswered before it is looked for
+    /// elsewhere, and all that is unanswered sent again: the time without a server that is stopped
+    /// but not gone. Doubles while that does not help. 2.5 s.
+    pub answer_timeout: Duration,
+    /// Retries never double a record. If off, a broken connection fails what was under way, and
+    /// `answer_timeout` does not apply. On.
     pub idempotent: bool,
 }
 
@@ -87,6 +98,7 @@ impl Default for ProducerOptions {
             buffer_bytes_max: 32 << 20,
             in_flight_max: 16,
             delivery_timeout: Duration::from_secs(120),
+            answer_timeout: Duration::from_millis(2_500),
             idempotent: true,
         }
     }
@@ -99,6 +111,11 @@ impl ProducerOptions {
             if (min..=max).contains(&value) { Ok(()) } else { Err(Error::Options(message())) }
         };
         within("in_flight_max", self.in_flight_max, 1, IN_FLIGHT_MAX)?;
+        if self.answer_timeout < ANSWER_TIMEOUT_MIN {
+            let given = self.answer_timeout;
+            let message = format!("answer_timeout is {given:?}, at least {ANSWER_TIMEOUT_MIN:?}");
+            return Err(Error::Options(message));
+        }
         within("batch_bytes_max", self.batch_bytes_max, 1, BATCH_BYTES_MAX)?;
         within("buffer_bytes_max", self.buffer_bytes_max, 1, BUFFER_BYTES_MAX)
     }
@@ -173,7 +190,7 @@ struct Inner {
 struct Lanes {
     router: Router,
     lanes: Vec<Lane>,
-    connections: Vec<Connection>,
+    connections: Vec<Arc<Connections>>,
 }
 
 /// One partition.
@@ -312,8 +329,8 @@ impl Producer {
         let Inner { client, topic, options, .. } = &*self.inner;
         let partitions = match options.partition {
             Some(partition) => vec![partition],
-            None => match client.describe_topic(topic.as_str()).await {
-                Ok(topic) => (0..topic.partitions.len().max(1) as u32).collect(),
+            None => match client.partition_count(topic).await {
+                Ok(count) => (0..count.max(1)).collect(),
                 Err(Error::TopicNotFound(_)) => vec![0],
                 Err(error) => return Err(error),
             },
@@ -321,7 +338,9 @@ impl Producer {
         let connections = partitions.chunks(STREAMS_PER_CONNECTION);
         Ok(Lanes {
             router: Router::new(partitions.len()),
-            connections: connections.map(|_| client.connection(ANSWERS_WINDOW_BYTES)).collect(),
+            connections: connections
+                .map(|_| Arc::new(Connections::new(client.known_servers().clone())))
+                .collect(),
             lanes: partitions.into_iter().map(|number| Lane::new(number, options)).collect(),
         })
     }
@@ -332,11 +351,13 @@ impl Producer {
             let first = lanes.lanes[0].partition;
             let number = (lane.partition - first) as usize / STREAMS_PER_CONNECTION;
             let id = PartitionId { topic: self.inner.topic.clone(), partition: lane.partition };
+            let route = Route::new(self.inner.client.clone(), id.clone());
             let sender = Sender::new(
                 id,
                 self.inner.options.clone(),
                 lane.shared.clone(),
                 self.inner.room.clone(),
+                route,
                 lanes.connections[number].clone(),
             );
             let task = tokio::spawn(sender.run());

@@ -93,6 +93,11 @@ impl Pipeline {
         self.batches.push_back(batch);
     }
 
+    /// Whether there are batches that wait to be put on the wire.
+    pub(super) fn has_to_send(&self) -> bool {
+        self.sent < self.batches.len().min(self.in_flight_max)
+    }
+
     /// The next batch to put on the wire. `None` if all are there.
     pub(super) fn next_to_send(&mut self) -> Option<Bytes> {
         if self.sent == self.in_flight_max {

@@ -1,11 +1,13 @@
 //! The task that carries the batches of one partition to the servers: the rim around [`Pipeline`].
 //!
-//! It ends once the producer is closed and everything was resolved. It sleeps on three things only:
-//! something new in the accumulator, an answer, and the next moment at which something is due.
+//! It ends once the producer is closed and everything was resolved. It sleeps on four things only:
+//! something new in the accumulator, an answer, word of the leader, and the next moment at which
+//! something is due.
 
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dislog_proto::v1;
 use dislog_types::PartitionId;
@@ -19,12 +21,22 @@ use super::ProducerOptions;
 use super::accumulator::Accumulator;
 use super::batch::{Appended, Batch};
 use super::pipeline::{Identity, Pipeline};
+use super::route::Route;
 use crate::Error;
-use crate::connection::Connection;
+use crate::connection::{Connection, Connections};
+use crate::directory::{Address, Place};
 use crate::retry::{Backoff, Failure, Repeat, Verdict};
 
 /// How long the end of a stream is waited for after everything was answered.
-const GOODBYE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often in a row everything is sent again because the oldest batch came out of turn: once a
+/// server sent requests on one by one, which another server got in another order. If it were for
+/// ever, acknowledged records would be gone.
+const REORDERS_MAX: u32 = 3;
+
+/// How often the time for an answer doubles at most.
+const SILENCES_MAX: u32 = 4;
 
 /// What the producer's handles and the sender task of a partition share.
 #[derive(Debug)]
@@ -46,18 +58,22 @@ impl Shared {
 
 /// A `ProduceStream` under way. Dropping the requests' half ends it.
 struct Exchange {
+    server: Address,
+    /// Held, because a channel that nobody holds stops probing its server.
+    _connection: Connection,
     requests: mpsc::Sender<v1::ProduceRequest>,
     responses: Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>,
 }
 
 impl Exchange {
-    fn begin(connection: &Connection, in_flight_max: usize) -> Exchange {
+    fn begin(server: Address, connection: Connection, in_flight_max: usize) -> Exchange {
         let (requests, receiver) = mpsc::channel(in_flight_max);
         let mut log = connection.log();
         let call = async move {
             log.produce_stream(ReceiverStream::new(receiver)).await.map(Response::into_inner)
         };
-        Exchange { requests, responses: stream::once(call).try_flatten().boxed() }
+        let responses = stream::once(call).try_flatten().boxed();
+        Exchange { server, _connection: connection, requests, responses }
     }
 }
 
@@ -69,9 +85,16 @@ pub(super) struct Sender {
     /// The producer's buffer, given back as batches are resolved.
     room: Arc<Semaphore>,
     pipeline: Pipeline,
-    connection: Connection,
+    route: Route,
+    connections: Arc<Connections>,
     exchange: Option<Exchange>,
     backoff: Backoff,
+    /// Since when an answer is outstanding, and none came.
+    silent_since: Option<Instant>,
+    /// Answers that did not come, since one did.
+    silences: u32,
+    /// Batches that came out of turn, since one was acknowledged.
+    reorders: u32,
     /// No attempt before this, after a failure.
     not_before: Option<Instant>,
     /// What failed last, for the message of a timeout.
@@ -86,7 +109,8 @@ impl Sender {
         options: ProducerOptions,
         shared: Arc<Shared>,
         room: Arc<Semaphore>,
-        connection: Connection,
+        route: Route,
+        connections: Arc<Connections>,
     ) -> Sender {
         let identity = options.idempotent.then(Identity::random);
         Sender {
@@ -95,9 +119,13 @@ impl Sender {
             options,
             shared,
             room,
-            connection,
+            route,
+            connections,
             exchange: None,
             backoff: Backoff::default(),
+            silent_since: None,
+            silences: 0,
+            reorders: 0,
             not_before: None,
             last_failure: "no server has answered".to_owned(),
             raised: false,
@@ -109,6 +137,7 @@ impl Sender {
         loop {
             let now = Instant::now();
             self.expire(now);
+            self.lose_patience(now);
             let ready_at = self.gather(now);
             self.send(now);
             if self.pipeline.is_empty() && self.shared.lock().is_finished() {
@@ -118,6 +147,7 @@ impl Sender {
             tokio::select! {
                 () = self.shared.wake.notified() => {}
                 answer = next_answer(self.exchange.as_mut()) => self.answered(answer),
+                place = self.route.answer() => self.located(place),
                 () = sleep_until_some(due) => {}
             }
         }
@@ -146,9 +176,16 @@ impl Sender {
             return;
         }
         self.not_before = None;
-        while let Some(batch) = self.pipeline.next_to_send() {
+        while self.pipeline.has_to_send() {
+            let under_way = self.pipeline.sent();
+            let Some(server) = self.route.server(now, under_way) else { return };
+            if under_way == 0 && self.exchange.as_ref().is_some_and(|e| e.server != server) {
+                self.exchange = None;
+            }
+            let Some(batch) = self.pipeline.next_to_send() else { return };
             let exchange = self.exchange.get_or_insert_with(|| {
-                Exchange::begin(&self.connection, self.options.in_flight_max)
+                let connection = self.connections.to(&server);
+                Exchange::begin(server, connection, self.options.in_flight_max)
             });
             let request = v1::ProduceRequest {
                 topic: self.id.topic.as_str().to_owned(),
@@ -156,6 +193,7 @@ impl Sender {
                 batch,
                 ..v1::ProduceRequest::default()
             };
+            self.silent_since.get_or_insert(now);
             // The channel has room for all that may be in flight. If it is closed, the answers say
             // why.
             if exchange.requests.try_send(request).is_err() {
@@ -166,7 +204,43 @@ impl Sender {
 
     fn due(&self, ready_at: Option<Instant>) -> Option<Instant> {
         let expires_at = self.pipeline.expires_at(self.options.delivery_timeout);
-        [ready_at, expires_at, self.not_before].into_iter().flatten().min()
+        let answer_due = self.answer_due();
+        [ready_at, expires_at, answer_due, self.not_before].into_iter().flatten().min()
+    }
+
+    /// When an answer should have come. Without idempotence nothing can be sent elsewhere, so there
+    /// is only the end of the delivery to wait for, or of the connection.
+    fn answer_due(&self) -> Option<Instant> {
+        let patience = self.options.answer_timeout * (1 << self.silences.min(SILENCES_MAX));
+        self.silent_since.filter(|_| self.options.idempotent).map(|since| since + patience)
+    }
+
+    /// Looks for the leader elsewhere if the server has been silent for too long: it may be
+    /// stopped, or cut off.
+    fn lose_patience(&mut self, now: Instant) {
+        if self.answer_due().is_none_or(|due| now < due) {
+            return;
+        }
+        let Some(Exchange { server, .. }) = &self.exchange else { return };
+        let patience = self.options.answer_timeout;
+        // The connection may lead nowhere by now.
+        self.connections.discard(server);
+        let failure = Failure::broken(&format!("no answer from {server} in {patience:?}"));
+        self.silences += 1;
+        self.broken(&failure);
+    }
+
+    fn located(&mut self, place: Result<Place, Failure>) {
+        let now = Instant::now();
+        match place {
+            Ok(place) => self.route.found(now, &place),
+            Err(failure) => {
+                if self.route.found_nobody(now) {
+                    self.last_failure = failure.message().to_owned();
+                    self.not_before = Some(now + self.backoff.next());
+                }
+            }
+        }
     }
 
     fn answered(&mut self, answer: Option<Result<v1::ProduceResponse, Status>>) {
@@ -182,7 +256,9 @@ impl Sender {
 
     fn acknowledge(&mut self, batch: Batch, response: &v1::ProduceResponse) {
         self.backoff.reset();
-        self.raised = false;
+        self.route.did();
+        (self.raised, self.silences, self.reorders) = (false, 0, 0);
+        self.silent_since = (self.pipeline.sent() > 0).then(Instant::now);
         let appended = Appended {
             partition: self.id.partition,
             offset: response.offset,
@@ -198,10 +274,12 @@ impl Sender {
     /// The stream ended before everything was answered, or failed the oldest batch.
     fn broken(&mut self, failure: &Failure) {
         self.exchange = None;
+        self.silent_since = None;
+        self.route.lost(Instant::now(), failure);
         let unanswered = self.pipeline.sent();
         if unanswered == 0 {
-            // Idle streams end when servers stop. The next batch dials again.
-            return self.connection.move_on();
+            // Idle streams end when servers stop. The next batch looks for the leader again.
+            return;
         }
         self.last_failure = failure.message().to_owned();
         let verdict = failure.verdict(Repeat::Harmless);
@@ -219,9 +297,15 @@ impl Sender {
                     self.resolve(batch, Err(Error::OffsetUnknown { id: self.id.clone() }));
                 }
             }
+            Verdict::Reorder if self.reorders < REORDERS_MAX => {
+                self.reorders += 1;
+                self.try_later(unanswered);
+            }
             // This attempt had no effect, but that says nothing of an earlier one.
-            Verdict::Fail if self.pipeline.oldest_may_be_appended() => self.fail_unknown(),
-            Verdict::RaiseEpoch | Verdict::Fail => {
+            Verdict::Reorder | Verdict::Fail if self.pipeline.oldest_may_be_appended() => {
+                self.fail_unknown();
+            }
+            Verdict::RaiseEpoch | Verdict::Reorder | Verdict::Fail => {
                 self.fail(&failure.clone().into_error(&self.id, None));
             }
             Verdict::FailUnknown => self.fail_unknown(),
@@ -232,7 +316,6 @@ impl Sender {
         let wait = self.backoff.next();
         let (partition, failure) = (&self.id, &self.last_failure);
         tracing::warn!(%partition, unanswered, failure, ?wait, "producing is interrupted");
-        self.connection.move_on();
         self.not_before = Some(Instant::now() + wait);
     }
 
@@ -243,13 +326,14 @@ impl Sender {
             return;
         }
         self.exchange = None;
+        self.silent_since = None;
         self.pipeline.interrupted(false);
         let last = format!("no answer within {after:?}; before that: {}", self.last_failure);
         if self.pipeline.oldest_may_be_appended() {
             self.last_failure = last;
             return self.fail_unknown();
         }
-        let what = format!("delivery to {} at {}", self.id, self.connection.servers().names());
+        let what = format!("delivery to {} at {}", self.id, self.route.names());
         self.fail(&Error::Timeout { what, after, last: self.last_failure.clone() });
     }
 
@@ -275,7 +359,7 @@ impl Sender {
 
     /// Ends the stream properly: the server sees a half-close, not a reset.
     async fn say_goodbye(self) {
-        let Some(Exchange { requests, mut responses }) = self.exchange else { return };
+        let Some(Exchange { requests, mut responses, .. }) = self.exchange else { return };
         drop(requests);
         let ended = async { while let Some(Ok(_)) = responses.next().await {} };
         if timeout(GOODBYE_TIMEOUT, ended).await.is_err() {
@@ -288,7 +372,8 @@ fn is_nothing_done(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Retry { nothing_done } => nothing_done,
         Verdict::RaiseEpoch | Verdict::Forgotten | Verdict::Fail => true,
-        Verdict::FailUnknown => false,
+        // Those behind the oldest may have found their turn.
+        Verdict::Reorder | Verdict::FailUnknown => false,
     }
 }
 

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dislog_client::{Client, ClientOptions, Error, Outcome, Producer, ProducerOptions, Record};
+use dislog_client::{
+    Client, ClientOptions, ConsumerOptions, End, Error, Outcome, Producer, ProducerOptions, Record,
+};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 
 use crate::node::client;
+use crate::wire::{Answers, Wire};
 
 /// An address that refuses connections.
 async fn nobody() -> SocketAddr {
@@ -69,6 +72,18 @@ async fn what_never_left_was_not_appended() {
 
 #[tokio::test]
 async fn what_left_and_was_not_answered_has_an_unknown_outcome() {
+    let node = crate::node::Node::start().await;
+    let wire = Wire::to(node.addr()).await;
+    let producer = producer(wire.addr(), 1 << 20, Duration::from_millis(500));
+    producer.send(Record::new("a")).await.unwrap().await.unwrap();
+    wire.set_answers(Answers::Lose);
+    let error = producer.send(Record::new("b")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert!(error.to_string().contains("UNKNOWN"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_that_does_not_say_who_leads() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let deaf = tokio::spawn(async move {
@@ -79,9 +94,37 @@ async fn what_left_and_was_not_answered_has_an_unknown_outcome() {
     });
     let producer = producer(addr, 1 << 20, Duration::from_millis(300));
     let error = producer.send(Record::new("a")).await.unwrap().await.unwrap_err();
-    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
-    assert!(error.to_string().contains("UNKNOWN"), "{error}");
+    assert_eq!(error.outcome(), Outcome::NotAppended, "{error}");
     deaf.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_tried_anew_in_time_and_nothing_is_doubled() {
+    let node = crate::node::Node::start().await;
+    let wire = Wire::to(node.addr()).await;
+    let options = ProducerOptions {
+        partition: Some(0),
+        answer_timeout: Duration::from_millis(100),
+        ..ProducerOptions::default()
+    };
+    let producer = client(wire.addr()).producer("t", options).unwrap();
+    producer.send(Record::new("0")).await.unwrap().await.unwrap();
+    wire.set_answers(Answers::Lose);
+    let delivery = producer.send(Record::new("1")).await.unwrap();
+    // It took the record. The connection stays as it is, and nothing ever comes over it.
+    let mut consumer = node.client().consumer("t", 0, following()).unwrap();
+    for value in ["0", "1"] {
+        assert_eq!(consumer.next().await.unwrap().unwrap().value, value);
+    }
+    wire.set_answers(Answers::Pass);
+    assert_eq!(delivery.await.unwrap().offset, 1);
+    producer.send(Record::new("2")).await.unwrap().await.unwrap();
+    let all = crate::node::read_all(&node.client(), "t", 0).await;
+    crate::node::assert_numbered(&all, 3);
+}
+
+fn following() -> ConsumerOptions {
+    ConsumerOptions { end: End::Never, ..ConsumerOptions::default() }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::future::ready;
 use std::pin::{Pin, pin};
 
-use dislog_cluster::{Appended, Peer};
+use dislog_cluster::{AppendError, Appended, Peer};
 use dislog_proto::v1;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +28,7 @@ pub(super) async fn produce(
     request: v1::ProduceRequest,
     hops: Hops,
 ) -> Result<v1::ProduceResponse, Failure> {
-    let submitted = submit(node, request, hops).await?;
+    let submitted = submit(node, request, hops, None).await?;
     // produce 10: whoever asked is told. If nobody is there any more, the append has happened all
     // the same.
     let outcome = append::outcome(node, submitted.pending, submitted.idempotent).await?;
@@ -116,16 +116,36 @@ struct Submitted {
     idempotent: bool,
 }
 
+/// The partition of a stream's first request, which was here. When its leader is another from now
+/// on, the stream ends: sent on one by one, the requests could overtake each other and leave gaps.
+struct Stays {
+    topic: String,
+    partition: u32,
+}
+
+impl Stays {
+    fn is(&self, topic: &str, partition: u32) -> bool {
+        self.topic == topic && self.partition == partition
+    }
+}
+
 async fn submit(
     node: &Node,
     request: v1::ProduceRequest,
     hops: Hops,
+    stays: Option<&Stays>,
 ) -> Result<Submitted, Failure> {
     // produce 1: the request becomes one checked batch; what cannot be read back is refused here.
     let (topic, partition) = (request.topic.clone(), request.partition);
     let append = append::from_request(request).await?;
     let idempotent = append.header.producer.is_some();
-    let pending = append::submit(node, &topic, partition, append, hops).await?;
+    let place = node.place(&topic, partition, hops).await?;
+    if let Place::There(id, _) = &place
+        && stays.is_some_and(|stays| stays.is(&topic, partition))
+    {
+        return Err(AppendError::NoLeader(id.clone()).into());
+    }
+    let pending = append::submit_at(node, place, append, hops).await?;
     Ok(Submitted { pending, idempotent })
 }
 
@@ -138,6 +158,7 @@ async fn submit_all(
 ) {
     let closing = node.closing.clone();
     let mut closed = pin!(closing.wait());
+    let stays = Stays { topic: first.topic.clone(), partition: first.partition };
     let mut first = Some(first);
     // The place in the queue comes first, so that nothing is appended that could not be answered.
     while let Ok(place) = queue.reserve().await {
@@ -149,7 +170,9 @@ async fn submit_all(
             },
         };
         let submitted = match request {
-            Ok(Some(request)) => submit(&node, request, hops).await.map_err(Status::from),
+            Ok(Some(request)) => {
+                submit(&node, request, hops, Some(&stays)).await.map_err(Status::from)
+            }
             Ok(None) => return,
             Err(status) => Err(status),
         };

@@ -259,10 +259,11 @@ async fn drive(
     let pace = Pace::new(args.rate, tally.window);
     let source = |maker| Source { content: content.clone(), maker, pace: pace.clone() };
     let mut tasks = JoinSet::new();
+    let leader = if args.unary { target.leader().await? } else { String::new() };
     for first in (0..clients as u64).step_by(CLIENTS_PER_CONNECTION) {
         let makers = first..(clients as u64).min(first + CLIENTS_PER_CONNECTION as u64);
         if args.unary {
-            let (server, topic) = (target.address().to_owned(), target.topic().to_owned());
+            let (server, topic) = (leader.clone(), target.topic().to_owned());
             let (sources, tally) = (makers.map(source).collect(), tally.clone());
             tasks.spawn(async move { unary::run(&server, &topic, sources, &tally).await });
             continue;

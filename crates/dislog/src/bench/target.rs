@@ -60,8 +60,17 @@ impl Target {
     }
 
     /// The first server, as it is named on the command line.
-    pub(crate) fn address(&self) -> &str {
+    fn address(&self) -> &str {
         self.addresses.first().map_or("", String::as_str)
+    }
+
+    /// The server that leads the topic of this run, as of now; the first one, as it is named on the
+    /// command line, if there is no other.
+    pub(crate) async fn leader(&self) -> Result<String, Failure> {
+        let servers = self.client()?.servers(&self.topic, 0).await?;
+        let leader = servers.iter().find(|server| server.is_leader).filter(|_| servers.len() > 1);
+        let address = leader.map_or(self.address(), |leader| &leader.address);
+        Ok(address.to_owned())
     }
 
     /// The topic of this run.

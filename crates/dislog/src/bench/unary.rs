@@ -6,7 +6,8 @@
 //! the same time leaves in one write. No answer is taken on trust for that: each must have its
 //! HTTP and gRPC status and tell of one record, behind the last one of its client.
 //!
-//! Left out: retries, other servers than the first, compression. A failure ends the measurement.
+//! Left out: retries, other servers than the one that led at the start, compression. A failure ends
+//! the measurement.
 
 use std::fmt::Display;
 use std::future::{Future, poll_fn};

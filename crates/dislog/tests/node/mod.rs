@@ -49,6 +49,29 @@ impl Node {
         Node::spawn(command)
     }
 
+    /// Starts a server at an address, as a node of the cluster that another belongs to.
+    pub fn start_at(data_dir: &Path, address: &str, join: Option<&str>) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
+        command.args(["server", "--listen", address, "--data-dir"]).arg(data_dir);
+        if let Some(join) = join {
+            command.args(["--join", join]);
+        }
+        let mut node = Node::spawn(command);
+        // What it says first may be the address of another node.
+        address.clone_into(&mut node.address);
+        node
+    }
+
+    /// Stops it where it is, until `resume`: its connections stay open and nothing is answered.
+    pub fn pause(&self) {
+        kill_process(self.pid, Signal::STOP).expect("the process is there");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill_process(self.pid, Signal::CONT).expect("the process is there");
+    }
+
     fn spawn(mut command: Command) -> Node {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DISLOG_") {
