@@ -47,20 +47,24 @@
 
 mod admin;
 mod client;
+mod cluster;
 mod connection;
 mod consumer;
 mod directory;
 mod error;
 mod locate;
+mod node;
 mod producer;
 mod retry;
 mod router;
 
 pub use admin::{PartitionInfo, ServerInfo, Topic, TopicSettings};
 pub use client::{Client, ClientOptions, Produced};
+pub use cluster::{ClusterInfo, NodeInfo};
 pub use consumer::{ConsumedBatch, ConsumedRecord, Consumer, ConsumerOptions, End, Start};
 pub use directory::ReadFrom;
 pub use dislog_types::{Compression, Header, PartitionId, Record, TopicName};
 pub use error::{Error, Outcome};
+pub use node::{NodeClient, RawBatch, RawPage, Replica};
 pub use producer::{Delivered, Delivery, Producer, ProducerOptions};
 pub use router::partition_of_key;

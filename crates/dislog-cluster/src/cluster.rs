@@ -228,6 +228,12 @@ impl Cluster {
         assignment.map(|assignment| assignment.nodes()).unwrap_or_default()
     }
 
+    /// Whether a node has replicas of partitions, or should have, as the metadata says here.
+    #[must_use]
+    pub fn has_replicas(&self, node_id: u64) -> bool {
+        self.inner.node.metadata.state().has_replicas(node_id)
+    }
+
     /// Hands the leadership of a partition that this node leads to a node that has a replica.
     /// Returns once it is no longer led here.
     ///

@@ -118,7 +118,7 @@ impl World {
             replace_after: REPLACE_AFTER,
         };
         let seed = self.random.next();
-        self.machines.push(Machine::new(number, seed, &self.shared_ms, discovery));
+        self.machines.push(Machine::new(seed, &self.shared_ms, discovery));
         number
     }
 

@@ -15,7 +15,7 @@ use crate::verify::VerifyArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  dislog dev                          start a node to try things
+  dislog dev                          start a node to try things; a cluster with --nodes 3
   echo hi | dislog add demo           add a record to the topic demo
   dislog get demo                     get all its records
   dislog get demo -f -o end           wait for new ones
@@ -35,7 +35,7 @@ pub(crate) struct Args {
 /// The commands, in the order a new user needs them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a local node to try things; the other commands find it by themselves
+    /// Start a local node or cluster to try things; the other commands find it by themselves
     Dev(DevArgs),
     /// Add records: a record a line, from standard input or files
     #[command(visible_alias = "add")]
@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Topic(TopicArgs),
     /// Run a node
     Server(ServerArgs),
-    /// Ask about the servers
+    /// See how the nodes of a cluster are, and move what they have
     Cluster(ClusterArgs),
     /// Check a stopped node's files for damage
     Verify(VerifyArgs),

@@ -64,13 +64,13 @@ pub(crate) struct DevProfile {
 }
 
 impl DevProfile {
-    /// Makes `address` the server of every later command. `None` if the user has a profile of their
-    /// own, which stays, or no place for one.
-    pub(crate) fn write(address: &str) -> Result<Option<DevProfile>, Failure> {
-        path().map_or(Ok(None), |path| DevProfile::write_to(path, address))
+    /// Makes `addresses` the servers of every later command. `None` if the user has a profile of
+    /// their own, which stays, or no place for one.
+    pub(crate) fn write(addresses: &[String]) -> Result<Option<DevProfile>, Failure> {
+        path().map_or(Ok(None), |path| DevProfile::write_to(path, addresses))
     }
 
-    fn write_to(path: PathBuf, address: &str) -> Result<Option<DevProfile>, Failure> {
+    fn write_to(path: PathBuf, addresses: &[String]) -> Result<Option<DevProfile>, Failure> {
         match Profile::load_from(&path)? {
             Some(present) if present.written_by.as_deref() != Some(WRITTEN_BY_DEV) => {
                 return Ok(None);
@@ -78,7 +78,7 @@ impl DevProfile {
             _ => {}
         }
         let written = Profile {
-            servers: vec![address.to_owned()],
+            servers: addresses.to_vec(),
             written_by: Some(WRITTEN_BY_DEV.to_owned()),
             path: path.clone(),
         };
@@ -129,7 +129,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dislog/profile.toml");
         assert_eq!(Profile::load_from(&path), Ok(None));
-        let held = DevProfile::write_to(path.clone(), "127.0.0.1:9").unwrap().unwrap();
+        let held =
+            DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()]).unwrap().unwrap();
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["127.0.0.1:9"]);
         drop(held);
         assert!(!path.exists());
@@ -141,7 +142,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
         fs::write(&path, "servers = ['prod:8400']\n").unwrap();
-        assert!(DevProfile::write_to(path.clone(), "127.0.0.1:9").unwrap().is_none());
+        assert!(DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()]).unwrap().is_none());
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["prod:8400"]);
     }
 
@@ -149,9 +150,9 @@ mod tests {
     fn what_a_killed_dev_left_is_replaced_and_the_last_one_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
-        std::mem::forget(DevProfile::write_to(path.clone(), "127.0.0.1:1").unwrap());
-        let second = DevProfile::write_to(path.clone(), "127.0.0.1:2").unwrap();
-        let third = DevProfile::write_to(path.clone(), "127.0.0.1:3").unwrap();
+        std::mem::forget(DevProfile::write_to(path.clone(), &["127.0.0.1:1".to_owned()]).unwrap());
+        let second = DevProfile::write_to(path.clone(), &["127.0.0.1:2".to_owned()]).unwrap();
+        let third = DevProfile::write_to(path.clone(), &["127.0.0.1:3".to_owned()]).unwrap();
         drop(second);
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["127.0.0.1:3"]);
         drop(third);

@@ -24,6 +24,9 @@ pub(crate) struct ServerArgs {
     /// Print the effective settings, each with its origin, and end
     #[arg(long)]
     print_config: bool,
+    /// End when standard input does: when the program that started it is gone, however it went
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -93,7 +96,13 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
     telemetry::start(&config.log_filter, LogFormat::for_stderr())?;
     let signals = Signals::listen()?;
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--listen"))?;
-    Ok(until_told(server, signals).await?)
+    let parent_gone = async {
+        match args.until_stdin_ends {
+            true => drop(tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await),
+            false => std::future::pending().await,
+        }
+    };
+    Ok(until_told(server, signals, parent_gone).await?)
 }
 
 /// Variables that are not text cannot be settings.
@@ -102,10 +111,17 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Runs a server until a signal tells it to end. A second one does not wait for what is under way:
-/// nothing acknowledged is lost by that.
-pub(crate) async fn until_told(server: Server, mut signals: Signals) -> Result<(), Failure> {
-    signals.next().await;
+/// Runs a server until a signal tells it to end, or its parent is gone. A second signal does not
+/// wait for what is under way: nothing acknowledged is lost by that.
+pub(crate) async fn until_told(
+    server: Server,
+    mut signals: Signals,
+    parent_gone: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        _ = signals.next() => {}
+        () = parent_gone => {}
+    }
     tokio::select! {
         () = server.shutdown() => Ok(()),
         exit = signals.next() => Err(Failure::new(exit, "ended at once by a second signal")),

@@ -337,7 +337,7 @@ async fn delete(
 }
 
 /// Asks a person whether to do what cannot be undone; a program has to say `--yes`.
-fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
+pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use crate::node_file::ClusterIds;
 /// Packets that wait for the thread; more are lost, which gossip does not mind.
 pub(crate) const PACKETS_WAITING_MAX: usize = 1_024;
 
-/// How often seeds are asked while nobody answers: often at first, when nodes start together.
+/// How often seeds are asked that are not seen: often at first, when nodes start together.
 const ASK_SEEDS_FIRST_MS: i64 = 200;
 const ASK_SEEDS_MAX_MS: i64 = 5_000;
 
@@ -91,41 +91,43 @@ impl Agent {
 
     /// How long until something is due, unless something is heard before; none if nothing is.
     pub(crate) fn sleep(&self) -> Option<Duration> {
-        let ask_ms = self.is_lonely().then_some(self.ask_ms);
+        let ask_ms = (!self.missing().is_empty()).then_some(self.ask_ms);
         let next_ms = self.gossip.deadline_ms().into_iter().chain(ask_ms).min()?;
         let left_ms = next_ms.saturating_sub(elapsed_ms(&self.node)).max(0);
         Some(Duration::from_millis(left_ms.unsigned_abs()))
     }
 
-    /// There is somebody to look for, and nobody was found.
-    fn is_lonely(&self) -> bool {
-        self.gossip.members().next().is_none() && self.addresses().next().is_some()
-    }
-
-    /// Where others may be: the seeds, and whom the metadata knows.
-    fn addresses(&self) -> impl Iterator<Item = String> {
-        let state = self.node.metadata.state();
-        // What is known of this node itself may be where it was before.
-        let others = state.nodes().filter(|node| node.told.node_id != self.node.node_id);
-        let known: Vec<String> = others.map(|node| node.told.address.clone()).collect();
-        let mut addresses: Vec<String> = self.seeds.iter().cloned().chain(known).collect();
-        addresses.retain(|address| *address != self.node.told.address);
+    /// Where somebody may be who is not seen: the seeds, and while nobody is seen at all, where the
+    /// metadata knows nodes.
+    ///
+    /// Seeds are missed also while others are seen: two nodes that found each other before the
+    /// third came up would otherwise never look for it.
+    fn missing(&self) -> Vec<String> {
+        let mut addresses = self.seeds.clone();
+        if self.gossip.members().next().is_none() {
+            let state = self.node.metadata.state();
+            // What is known of this node itself may be where it was before.
+            let others = state.nodes().filter(|node| node.told.node_id != self.node.node_id);
+            addresses.extend(others.map(|node| node.told.address.clone()));
+        }
+        let is_seen = |address: &str| self.gossip.members().any(|other| other.address == address);
+        addresses.retain(|address| *address != self.node.told.address && !is_seen(address));
         addresses.sort_unstable();
         addresses.dedup();
-        addresses.into_iter()
+        addresses
     }
 
     fn ask_seeds(&mut self) {
         let now_ms = elapsed_ms(&self.node);
-        if !self.is_lonely() {
+        let missing = self.missing();
+        if missing.is_empty() {
             self.ask_again_ms = ASK_SEEDS_FIRST_MS;
             return;
         }
         if now_ms < self.ask_ms {
             return;
         }
-        let addresses: Vec<String> = self.addresses().collect();
-        for address in addresses {
+        for address in missing {
             self.gossip.announce(&address, now_ms);
         }
         self.ask_ms = now_ms.saturating_add(self.ask_again_ms);

@@ -174,6 +174,7 @@ impl AdminService {
             leader: self.node.cluster.leader_of(id).map(|id| id.to_string()).unwrap_or_default(),
             voters: text(members.voters),
             learners: text(members.learners),
+            changing: members.changing,
             last_timestamp_ms: status.last_timestamp_ms,
             fault: status.fault.unwrap_or_default(),
         }

@@ -60,8 +60,10 @@ fn the_cluster_shows_its_server() {
     user.ok(&["add", "demo"], b"a\n");
     let status: Value =
         serde_json::from_slice(&user.ok(&["cluster", "status", "-o", "json"], b"")).unwrap();
-    assert_eq!(status["servers"][0]["address"], node.address.as_str());
-    assert_eq!(status["servers"][0]["leads"], 1);
+    assert_eq!(status["nodes"][0]["address"], node.address.as_str());
+    assert_eq!(status["nodes"][0]["leads"], 1);
+    assert_eq!(status["nodes"][0]["may_stop"], false);
     assert_eq!(status["faults"], Value::Array(Vec::new()));
-    assert!(user.ok_text(&["cluster", "status"]).contains("1 topic, 1 partition\n"));
+    let table = user.ok_text(&["cluster", "status"]);
+    assert!(table.contains("1 topic, 1 partition: every replica is in step\n"), "{table}");
 }

@@ -1,0 +1,220 @@
+//! `dislog dev`: a local node or cluster to try things, that the other commands find by themselves.
+//!
+//! Its data stays from one run to the next, and does not depend on where it is started: a log that
+//! starts empty because one stands in another directory looks like a log that lost its records.
+//!
+//! One node runs in this process. Several run in one each ([`nodes`]), so that they can fail one by
+//! one: that is what there is to try. The first keeps its data where a single one does, so that a
+//! node becomes a cluster by starting more.
+
+mod nodes;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dislog_server::{Config, Server};
+
+use crate::failure::{Exit, Failure};
+use crate::output::{Outcome, Output};
+use crate::profile::{DevProfile, user_dir};
+use crate::quantity::parse_duration;
+use crate::server::{start_failure, until_told};
+use crate::signals::Signals;
+use crate::telemetry::{self, LogFormat};
+
+use self::nodes::{Nodes, Spec};
+
+/// The most nodes on one machine: more show nothing that these do not.
+const NODES_MAX: u32 = 9;
+
+/// What several nodes log unless told otherwise: that one cannot reach another is no news while
+/// they start and end together.
+const NODES_LOG_FILTER: &str = "warn,dislog_server::peer=error";
+
+/// Arguments of `dislog dev`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DevArgs {
+    /// How many nodes, on ports that follow each other
+    #[arg(long, value_name = "NUMBER", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    nodes: u32,
+    /// Kill a random node about this often, as a power cut would, and start it again
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+        default_missing_value = "10s", value_parser = parse_duration)]
+    chaos: Option<Duration>,
+    /// Where records are kept [default: ~/.local/share/dislog/dev]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = dislog_proto::DEFAULT_PORT)]
+    port: u16,
+    /// What is logged to standard error: a level, or `tracing` directives [default: warn]
+    #[arg(long, value_name = "FILTER")]
+    log_filter: Option<String>,
+}
+
+/// Runs a local node, or several.
+pub(crate) async fn run(args: DevArgs, output: &mut Output) -> Outcome {
+    let data_dir = match &args.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => default_data_dir()?,
+    };
+    check_size(&data_dir, args.nodes)?;
+    let log_filter = args.log_filter.as_deref().unwrap_or("warn");
+    telemetry::start(log_filter, LogFormat::for_stderr())?;
+    let signals = Signals::listen()?;
+    match (args.nodes, args.chaos) {
+        (1, None) => run_one(&args, data_dir, signals, output).await?,
+        _ => run_several(&args, &data_dir, signals, output).await?,
+    }
+    output.line("stopped; the records stay, and are there again after the next `dislog dev`")
+}
+
+async fn run_one(
+    args: &DevArgs,
+    data_dir: PathBuf,
+    signals: Signals,
+    output: &mut Output,
+) -> Outcome {
+    let config = Config {
+        data_dir: data_dir.clone(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string(),
+        ..Config::default()
+    };
+    let server = Server::start(config).await.map_err(|error| start_failure(error, "--port"))?;
+    let _profile = greet(&[server.addr().to_string()], &data_dir, output)?;
+    Ok(until_told(server, signals, std::future::pending()).await?)
+}
+
+async fn run_several(
+    args: &DevArgs,
+    data_dir: &Path,
+    mut signals: Signals,
+    output: &mut Output,
+) -> Outcome {
+    let addresses = addresses(args.port, args.nodes)?;
+    let spec = |(number, address): (u32, &String)| {
+        // The first founds the cluster. Later it finds the others by what it knows of them.
+        let others = addresses.iter().filter(|other| *other != address).cloned();
+        Spec {
+            name: format!("node-{number}"),
+            data_dir: node_dir(data_dir, number),
+            address: address.clone(),
+            join: if number == 1 { Vec::new() } else { others.collect() },
+            log_filter: args.log_filter.as_deref().unwrap_or(NODES_LOG_FILTER).to_owned(),
+        }
+    };
+    let mut nodes = Nodes::start((1..).zip(&addresses).map(spec))?;
+    let started = tokio::select! {
+        started = nodes.until_complete() => started,
+        exit = signals.next() => Err(Failure::new(exit, "ended by a signal while starting")),
+    };
+    let result = match started {
+        Err(failure) => Err(failure.into()),
+        Ok(()) => match greet(&addresses, data_dir, output) {
+            Err(stop) => Err(stop),
+            Ok(_profile) => {
+                tokio::select! {
+                    never = nodes.watch(args.chaos) => match never {},
+                    _ = signals.next() => Ok(()),
+                }
+            }
+        },
+    };
+    tokio::select! {
+        () = nodes.stop() => result,
+        exit = signals.next() => Err(Failure::new(exit, "ended at once by a second signal").into()),
+    }
+}
+
+/// Refuses to start a part of a cluster: it might have no majority, and would wait for the others
+/// in silence.
+fn check_size(data_dir: &Path, nodes: u32) -> Result<(), Failure> {
+    let Some(there) = (2..=NODES_MAX).rfind(|number| node_dir(data_dir, *number).exists()) else {
+        return Ok(());
+    };
+    if there <= nodes {
+        return Ok(());
+    }
+    let (dir, last) = (data_dir.display(), node_dir(data_dir, there));
+    Err(Failure::usage(format!("{dir} holds a cluster of {there} nodes, not {nodes}")).hint(format!(
+        "start it with --nodes {there}, or name another place with --data-dir. To make it smaller: \
+         start it, `dislog cluster drain node-{there} --wait`, end it, delete {}, and start it \
+         with one node less",
+        last.display()
+    )))
+}
+
+fn node_dir(data_dir: &Path, number: u32) -> PathBuf {
+    match number {
+        1 => data_dir.to_owned(),
+        _ => data_dir.join(format!("node-{number}")),
+    }
+}
+
+/// Free addresses; with port 0 any.
+fn addresses(port: u16, nodes: u32) -> Result<Vec<String>, Failure> {
+    // All at once, so that none is given twice; the nodes take them over.
+    let mut reserved = Vec::new();
+    for number in 0..nodes {
+        let port = match port {
+            0 => 0,
+            port => u16::try_from(u32::from(port) + number).map_err(|_| {
+                Failure::usage(format!("there are no {nodes} ports from {port} on"))
+            })?,
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind(address).and_then(|l| Ok((l.local_addr()?, l)));
+        reserved.push(listener.map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot listen on {address}: {error}")).hint(
+                "another node may be running there already; choose another port with --port, 0 \
+                 takes free ones",
+            )
+        })?);
+    }
+    Ok(reserved.iter().map(|(address, _)| address.to_string()).collect())
+}
+
+/// Makes the nodes those of every later command, for as long as the result lives, and says so.
+fn greet(
+    addresses: &[String],
+    data_dir: &Path,
+    output: &mut Output,
+) -> Result<Option<DevProfile>, crate::output::Stop> {
+    let profile = DevProfile::write(addresses)?;
+    let welcome = welcome(addresses, &data_dir.display().to_string(), profile.is_some());
+    output.bytes(welcome.as_bytes())?;
+    output.flush()?;
+    Ok(profile)
+}
+
+fn default_data_dir() -> Result<PathBuf, Failure> {
+    let data = user_dir("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
+        Failure::usage("there is no place for data: neither XDG_DATA_HOME nor HOME is set")
+            .hint("name one with --data-dir")
+    })?;
+    Ok(data.join("dislog").join("dev"))
+}
+
+/// What to type next. Without a profile, commands have to be told the addresses.
+fn welcome(addresses: &[String], data_dir: &str, has_profile: bool) -> String {
+    let servers = match has_profile {
+        true => String::new(),
+        false => format!(" --servers {}", addresses.join(",")),
+    };
+    let (first, all) = (&addresses[0], addresses.join(", "));
+    format!(
+        "dislog {version} listens on {all} and keeps its records in {data_dir}
+
+Try, in another terminal:
+  echo hi | dislog add demo{servers}
+  dislog get demo{servers}
+  curl -d 'hi from curl' http://{first}/v1/topics/demo/records
+  curl 'http://{first}/v1/topics/demo/records?offset=0&limit=10'
+
+Ctrl-C ends it.
+",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}

@@ -1,0 +1,392 @@
+//! Three nodes and the commands about them, as whoever runs them sees it: real processes.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take before it counts as hanging.
+const HANG: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A process that is killed when the test is over, however it ends.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    fn ends(mut self) -> Option<i32> {
+        let end = Instant::now() + HANG;
+        while Instant::now() < end {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Three servers and a user of them.
+struct Cluster {
+    dir: TempDir,
+    addresses: Vec<String>,
+    servers: Vec<Option<Process>>,
+}
+
+impl Cluster {
+    /// Starts three, and waits until each sees the others.
+    fn start() -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(3);
+        let mut cluster = Cluster { dir, addresses, servers: Vec::new() };
+        cluster.servers = (0..3).map(|number| Some(cluster.server(number))).collect();
+        cluster.until_three();
+        cluster
+    }
+
+    fn until_three(&self) {
+        self.until("three nodes are up", |status| {
+            nodes(status).filter(|node| node["alive"] == true && node["answers"] == true).count()
+                == 3
+        });
+    }
+
+    fn server(&self, number: usize) -> Process {
+        let mut command = self.server_command(number);
+        command.args(["--log-filter", "error"]);
+        Process(command.spawn().unwrap())
+    }
+
+    fn server_command(&self, number: usize) -> Command {
+        let data_dir = self.dir.path().join(format!("data-{number}"));
+        let mut command = dislog(self.dir.path());
+        command.args(["server", "--listen", &self.addresses[number]]).stdin(Stdio::null());
+        command.arg("--data-dir").arg(data_dir).args(["--name", &format!("n{number}")]);
+        if number > 0 {
+            command.args(["--join", &self.addresses.join(",")]);
+        }
+        command
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = dislog(self.dir.path());
+        command.args(args).env("DISLOG_SERVERS", self.addresses.join(","));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {}\n{stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.run(&[args, &["-o", "json"]].concat()).stdout).unwrap()
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        until(
+            what,
+            || {
+                let output = self.run(&["cluster", "status", "-o", "json"]);
+                serde_json::from_slice(&output.stdout).ok()
+            },
+            holds,
+        )
+    }
+
+    fn add(&self, topic: &str, lines: &str) {
+        let mut child = self.command(&["add", topic, "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Ends a server: killed, or told to.
+    fn end(&mut self, number: usize, signal: Signal) {
+        let server = self.servers[number].take().unwrap();
+        server.signal(signal);
+        server.ends();
+    }
+}
+
+/// Waits until what is looked at is as it should be; nothing while it cannot be looked at.
+fn until(what: &str, look: impl Fn() -> Option<Value>, holds: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + HANG;
+    let mut last = None;
+    while Instant::now() < end {
+        last = look();
+        if let Some(value) = last.as_ref().filter(|value| holds(value)) {
+            return value.clone();
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    panic!("it never came about that {what}: {last:#?}");
+}
+
+fn dislog(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
+    command.env_clear().env("HOME", home);
+    command
+}
+
+fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
+
+fn nodes(status: &Value) -> impl Iterator<Item = &Value> {
+    status["nodes"].as_array().unwrap().iter()
+}
+
+fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    nodes(status).find(|node| node["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// So many partitions, each with three replicas in step.
+fn is_well(status: &Value, partitions: u64) -> bool {
+    let in_step = |replica: &&Value| replica["in_step"] == true && replica["role"] != "learner";
+    let replicas = status["replicas"].as_array().unwrap().iter().filter(in_step).count() as u64;
+    status["partitions"]["total"] == partitions
+        && status["partitions"]["under_replicated"] == 0
+        && status["partitions"]["leaderless"] == 0
+        && replicas == 3 * partitions
+        && nodes(status).all(|node| node["may_stop"] == true)
+}
+
+#[test]
+fn a_cluster_is_shown_checked_and_compared() {
+    let mut cluster = Cluster::start();
+    cluster.ok(&["topic", "create", "demo", "--partitions", "2"]);
+    cluster.add("demo", &"a record\n".repeat(1_000));
+    let status = cluster.until("all is well", |status| is_well(status, 2));
+    assert_eq!(status["cluster_id"].as_str().unwrap().len(), 16);
+    assert_eq!(status["topics"], 1);
+    assert_eq!(status["faults"], Value::Array(Vec::new()));
+    assert_eq!(nodes(&status).filter(|node| node["role"] == "leader").count(), 1);
+    assert_eq!(nodes(&status).map(|node| node["leads"].as_u64().unwrap()).sum::<u64>(), 2);
+    for name in ["n0", "n1", "n2"] {
+        let node = node(&status, name);
+        assert_eq!((&node["replicas"], &node["lag_records"]), (&2.into(), &0.into()));
+        cluster.ok(&["cluster", "check", name]);
+        cluster.ok(&["cluster", "check", node["address"].as_str().unwrap()]);
+        cluster.ok(&["cluster", "check", node["id"].as_str().unwrap()]);
+    }
+    assert_eq!(cluster.run(&["cluster", "check", "n3"]).status.code(), Some(3));
+    let table = cluster.ok(&["cluster", "status"]);
+    assert!(table.contains("1 topic, 2 partitions: every replica is in step\n"), "{table}");
+
+    let digest = cluster.json(&["cluster", "digest", "demo"]);
+    assert_eq!(digest["equal"], true, "{digest:#}");
+    for partition in digest["partitions"].as_array().unwrap() {
+        assert_eq!(partition["replicas"].as_array().unwrap().len(), 3, "{digest:#}");
+    }
+    assert_eq!(cluster.run(&["cluster", "digest", "none"]).status.code(), Some(3));
+
+    for name in ["n0", "n1", "n2"] {
+        cluster.ok(&["cluster", "transfer-leader", "demo", "0", name]);
+        let id = node(&status, name)["id"].clone();
+        cluster.until("the leadership was handed over", |status| {
+            let replicas = status["replicas"].as_array().unwrap();
+            let leads = |r: &&Value| r["partition"] == 0 && r["role"] == "leader";
+            replicas.iter().find(leads).is_some_and(|replica| replica["node"] == id)
+        });
+    }
+
+    cluster.end(2, Signal::KILL);
+    let status = cluster.until("the loss is seen", |s| node(s, "n2")["alive"] == false);
+    assert_eq!(node(&status, "n2")["answers"], false);
+    assert_eq!(status["partitions"]["under_replicated"], 2);
+    let refused = cluster.run(&["cluster", "check", "n1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let reasons = String::from_utf8(refused.stdout).unwrap();
+    let reason = "1 of 3 voters would be left in step, 2 are needed: the metadata, demo-0, demo-1";
+    assert!(reasons.contains(reason), "{reasons}");
+    let digest = cluster.run(&["cluster", "digest"]);
+    assert_eq!(digest.status.code(), Some(4), "{}", String::from_utf8_lossy(&digest.stderr));
+
+    cluster.servers[2] = Some(cluster.server(2));
+    cluster.until("all is well again", |status| is_well(status, 2));
+    cluster.ok(&["cluster", "digest"]);
+}
+
+#[test]
+fn the_founder_is_found_by_nodes_that_found_each_other_before() {
+    let (dir, addresses) = (tempfile::tempdir().unwrap(), free_addresses(3));
+    let cluster = Cluster { dir, addresses, servers: Vec::new() };
+    let early = [1, 2].map(|number| {
+        let mut command = cluster.server_command(number);
+        Process(command.args(["--log-filter", "info"]).stderr(Stdio::piped()).spawn().unwrap())
+    });
+    // Both are started before either is listened to.
+    let _early = early.map(|mut early| {
+        let mut said = BufReader::new(early.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(said.any(|line| line.contains("sees a node")));
+        // It goes on talking.
+        std::thread::spawn(move || said.for_each(drop));
+        early
+    });
+    let _founder = cluster.server(0);
+    cluster.until_three();
+}
+
+#[test]
+fn nodes_are_drained_and_removed_alive_and_dead() {
+    let mut cluster = Cluster::start();
+    cluster.ok(&["topic", "create", "demo", "--partitions", "3"]);
+    cluster.add("demo", &"a record\n".repeat(1_000));
+    cluster.until("all is well", |status| is_well(status, 3));
+
+    cluster.ok(&["cluster", "drain", "n1", "--wait"]);
+    let status = cluster.until("nothing is lacking", |status| {
+        status["partitions"]["under_replicated"] == 0 && node(status, "n1")["may_stop"] == true
+    });
+    let drained = node(&status, "n1");
+    assert_eq!((&drained["draining"], &drained["replicas"]), (&true.into(), &0.into()));
+    assert_eq!(drained["role"], "learner");
+    cluster.ok(&["cluster", "check", "n1"]);
+    cluster.ok(&["cluster", "drain", "n1", "--undo"]);
+    cluster.until("it has replicas again", |status| is_well(status, 3));
+    cluster.ok(&["cluster", "digest"]);
+
+    let unasked = cluster.run(&["cluster", "remove", "n1"]);
+    assert_eq!(unasked.status.code(), Some(2));
+    let removing = cluster.command(&["cluster", "remove", "n1", "--yes"]);
+    let removing = removes_once_stopped(removing, || cluster.end(1, Signal::TERM));
+    assert_eq!(removing, Some(0));
+    cluster.until("there are two", |status| nodes(status).count() == 2);
+
+    cluster.end(2, Signal::KILL);
+    cluster.until("the loss is seen", |status| node(status, "n2")["alive"] == false);
+    let last = cluster.run(&["cluster", "check", "n0"]);
+    assert_eq!(last.status.code(), Some(1));
+}
+
+#[test]
+fn a_dead_node_is_removed() {
+    let mut cluster = Cluster::start();
+    cluster.add("demo", "a record\n");
+    cluster.until("all is well", |status| is_well(status, 1));
+    cluster.end(1, Signal::KILL);
+    cluster.until("the loss is seen", |status| node(status, "n1")["alive"] == false);
+    cluster.ok(&["cluster", "remove", "n1", "--yes"]);
+    let status = cluster.until("nothing is lacking", |status| {
+        status["partitions"]["under_replicated"] == 0 && nodes(status).count() == 2
+    });
+    assert_eq!(status["faults"], Value::Array(Vec::new()));
+    assert_eq!(cluster.ok(&["get", "demo"]), "a record\n");
+}
+
+/// The exit code of a command that waits until a node is stopped.
+fn removes_once_stopped(mut command: Command, stop: impl FnOnce()) -> Option<i32> {
+    let mut child = Process(command.stderr(Stdio::piped()).spawn().unwrap());
+    let said = BufReader::new(child.0.stderr.take().unwrap());
+    let mut stop = Some(stop);
+    for line in said.lines() {
+        let line = line.unwrap();
+        eprintln!("{line}");
+        if line.starts_with("stop n1 now") {
+            stop.take().unwrap()();
+        }
+    }
+    child.ends()
+}
+
+/// A running `dislog dev` that has said that it is there.
+fn dev(home: &Path, args: &[&str]) -> Process {
+    let mut command = dislog(home);
+    command.args(["dev", "--port", "0"]).args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let process = Process(child);
+    let ready = stdout.lines().any(|line| line.unwrap() == "Ctrl-C ends it.");
+    assert!(ready, "it ended");
+    process
+}
+
+fn added(home: &Path, line: &str) {
+    let mut command = dislog(home);
+    let mut child = command.args(["add", "demo", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+fn records(home: &Path) -> String {
+    let output = dislog(home).args(["get", "demo"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn status(home: &Path) -> Option<Value> {
+    let output = dislog(home).args(["cluster", "status", "-o", "json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).ok()
+}
+
+#[test]
+fn dev_grows_to_three_nodes_and_finds_its_records_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    for (round, nodes) in [(1, "1"), (2, "3"), (3, "3")] {
+        let dev = dev(home, &["--nodes", nodes]);
+        added(home, &format!("record {round}\n"));
+        let all: String = (1..=round).map(|round| format!("record {round}\n")).collect();
+        assert_eq!(records(home), all);
+        if nodes == "3" {
+            until("each has a replica", || status(home), |status| is_well(status, 1));
+        }
+        dev.signal(Signal::TERM);
+        assert_eq!(dev.ends(), Some(0));
+    }
+    let fewer = dislog(home).args(["dev", "--port", "0"]).output().unwrap();
+    assert_eq!(fewer.status.code(), Some(2));
+    let said = String::from_utf8(fewer.stderr).unwrap();
+    assert!(said.contains("a cluster of 3 nodes, not 1") && said.contains("--nodes 3"), "{said}");
+}
+
+#[test]
+fn dev_kills_nodes_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let mut command = dislog(home);
+    command.args(["dev", "--port", "0", "--nodes", "3", "--chaos=200ms"]).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let dev = Process(child);
+    let mut all = String::new();
+    for round in 0..3 {
+        assert!(said.any(|line| line.starts_with("chaos: ")), "it ended");
+        let line = format!("record {round}\n");
+        added(home, &line);
+        all.push_str(&line);
+        assert!(said.any(|line| line.ends_with("is started again")), "it ended");
+    }
+    assert_eq!(records(home), all);
+    dev.signal(Signal::INT);
+    // What it says until then must not fill the pipe.
+    said.for_each(drop);
+    assert_eq!(dev.ends(), Some(0));
+}
