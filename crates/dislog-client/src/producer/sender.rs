@@ -221,7 +221,10 @@ impl Sender {
         if self.answer_due().is_none_or(|due| now < due) {
             return;
         }
-        let Some(Exchange { server, .. }) = &self.exchange else { return };
+        let Some(Exchange { server, .. }) = &self.exchange else {
+            self.silent_since = None;
+            return;
+        };
         let patience = self.options.answer_timeout;
         // The connection may lead nowhere by now.
         self.connections.discard(server);

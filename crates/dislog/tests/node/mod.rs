@@ -164,7 +164,7 @@ impl Drop for Node {
     }
 }
 
-/// Keeps what the server says, and sends the first address in it.
+/// Keeps what the server says, and sends the address at which it says to serve.
 fn listen_to(
     stream: impl Read + Send + 'static,
     output: &Arc<Mutex<String>>,
@@ -187,7 +187,8 @@ fn listen_to(
 
 fn address_in(line: &str) -> Option<String> {
     const HOST: &str = "127.0.0.1:";
-    let rest = &line[line.find(HOST)? + HOST.len()..];
+    // Other lines name other nodes.
+    let rest = line.split_once("\"addr\":\"")?.1.strip_prefix(HOST)?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let port: u16 = rest[..digits].parse().ok()?;
     (port != 0).then(|| format!("{HOST}{port}"))
