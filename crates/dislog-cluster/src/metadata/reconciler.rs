@@ -166,11 +166,13 @@ impl Reconciler {
                 Some((life.group(partition), replica))
             })
             .collect();
-        let unwanted = |group: &u64, opened: &mut OpenedGroup| {
-            wanted.get(group).is_none_or(|replica| *replica != opened.replica)
+        let unwanted = |(group, opened): (&u64, &OpenedGroup)| {
+            let wanted = wanted.get(group).is_some_and(|replica| *replica == opened.replica);
+            (!wanted).then_some(*group)
         };
-        let ended: Vec<_> = self.opened.extract_if(.., unwanted).collect();
-        for (group, opened) in ended {
+        let ended: Vec<u64> = self.opened.iter().filter_map(unwanted).collect();
+        for group in ended {
+            let Some(opened) = self.opened.remove(&group) else { continue };
             self.end(group, &opened);
             let owner = Owner { topic_id: topic(group), replica: opened.replica };
             self.ended.push((opened.id, owner));
