@@ -72,7 +72,8 @@ impl Group {
 
     /// Takes appends without knowing what was committed before.
     pub(super) fn serve_too_early(&mut self) {
-        if !is_back(Bug::ServesTooEarly) || self.sequencer.is_some() || self.stopped {
+        let serves = self.sequencer.is_some() || self.stopped || !self.has_peers();
+        if !is_back(Bug::ServesTooEarly) || serves {
             return;
         }
         let end = self.node.store().end();
