@@ -88,8 +88,7 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn draw(random: &mut Random) -> Faults {
         let share = [200, 400, 800][random.index(3)];
-        let mut kinds: Vec<Kind> =
-            KINDS.into_iter().filter(|_| random.permille(share)).collect();
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| random.permille(share)).collect();
         if kinds.is_empty() {
             kinds.push(*random.pick(&KINDS));
         }
@@ -235,7 +234,8 @@ impl World {
         }
         let replicas = self.machines[machine].node.as_ref().map(|node| node.replicas());
         let is_topics = |r: &&dislog_cluster::sim::Replica| r.partition == partition(0);
-        let Some(log) = replicas.iter().flatten().find(is_topics).and_then(|r| r.log.clone()) else {
+        let Some(log) = replicas.iter().flatten().find(is_topics).and_then(|r| r.log.clone())
+        else {
             return;
         };
         let sealed = log.sealed_segments();

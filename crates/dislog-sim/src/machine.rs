@@ -74,12 +74,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(
-        number: usize,
-        seed: u64,
-        world_ms: &Arc<AtomicU64>,
-        discovery: Discovery,
-    ) -> Machine {
+    pub(crate) fn new(seed: u64, world_ms: &Arc<AtomicU64>, discovery: Discovery) -> Machine {
         let clock = SimClock { world_ms: Arc::clone(world_ms), wrong_ms: AtomicI64::new(0) };
         Machine {
             address: discovery.address.clone(),

@@ -14,9 +14,7 @@ use crate::properties::election_safety::ElectionSafety;
 use crate::properties::linearizable::Linearizable;
 use crate::properties::no_duplicates::NoDuplicates;
 use crate::properties::streams::Tail;
-use crate::properties::{
-    Verdict, committed_reads, dense_offsets, log_matching, monotone_time,
-};
+use crate::properties::{Verdict, committed_reads, dense_offsets, log_matching, monotone_time};
 
 /// Bytes of frames looked at in one go.
 const LOOK_BYTES: u64 = 1 << 20;
@@ -31,10 +29,7 @@ pub struct Violation {
 }
 
 /// Gives a verdict its name.
-pub(crate) fn named<T>(
-    property: &'static str,
-    verdict: Result<T, String>,
-) -> Result<T, Violation> {
+pub(crate) fn named<T>(property: &'static str, verdict: Result<T, String>) -> Result<T, Violation> {
     verdict.map_err(|message| Violation { property, message })
 }
 

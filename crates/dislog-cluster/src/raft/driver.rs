@@ -183,9 +183,9 @@ impl Driver {
 
     /// How long until something is due, unless there is an input before; none if nothing is.
     pub(crate) fn sleep(&self) -> Option<Duration> {
-        let until_tick = self.next_tick_ms.map(|tick_ms| {
-            Duration::from_millis(tick_ms.saturating_sub(self.clock.elapsed_ms()))
-        });
+        let until_tick = self
+            .next_tick_ms
+            .map(|tick_ms| Duration::from_millis(tick_ms.saturating_sub(self.clock.elapsed_ms())));
         let until_deadline = self.deadlines.next_ms().map(|deadline_ms| {
             let left_ms = deadline_ms.saturating_sub(self.clock.now_ms()).max(0);
             Duration::from_millis(left_ms.unsigned_abs()).min(SLEEP_MAX)

@@ -142,7 +142,6 @@ impl SyncThreads {
             .collect();
         Ok((SyncThreads { queue }, threads?))
     }
-
 }
 
 impl Workers for SyncThreads {

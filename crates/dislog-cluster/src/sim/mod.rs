@@ -11,7 +11,7 @@ mod bugs;
 mod node;
 mod replica;
 
-pub use self::bugs::{Bug, put_back};
 pub(crate) use self::bugs::is_back;
+pub use self::bugs::{Bug, put_back};
 pub use self::node::SimNode;
 pub use self::replica::Replica;

@@ -195,6 +195,12 @@ impl SimNode {
         core.as_ref().map_or(Vec::new(), |core| core.driver.replicas())
     }
 
+    /// Whether the log of a partition has stopped: an operator would start the node anew.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.cluster.has_stopped()
+    }
+
     /// The metadata, as a partition.
     #[must_use]
     pub fn metadata(&self) -> Option<Partition> {

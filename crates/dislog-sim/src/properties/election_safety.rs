@@ -22,7 +22,10 @@ impl ElectionSafety {
         let Some(leader) = self.leaders.insert(key, replica.replica) else { return Ok(true) };
         let verdict: Verdict = must(leader == replica.replica, || {
             let (group, term) = key;
-            format!("group {group}, term {term}: {leader:x} leads, and so does {:x}", replica.replica)
+            format!(
+                "group {group}, term {term}: {leader:x} leads, and so does {:x}",
+                replica.replica
+            )
         });
         verdict.map(|()| false)
     }

@@ -18,7 +18,8 @@ pub(crate) fn check_applied(group: &Group, frame: &Frame, known: &Entry) -> Verd
 pub(crate) fn check_pair(a: &Log, b: &Log) -> Verdict {
     let first = a.bounds().first_raft_index.max(b.bounds().first_raft_index);
     let last = a.bounds().last_raft_index.min(b.bounds().last_raft_index);
-    let common = (first..=last).rev().find(|at| a.term(*at) == b.term(*at) && a.term(*at).is_some());
+    let common =
+        (first..=last).rev().find(|at| a.term(*at) == b.term(*at) && a.term(*at).is_some());
     let Some(common) = common else { return Ok(()) };
     for at in (first..=common).rev() {
         let (one, other) = (a.term(at), b.term(at));
