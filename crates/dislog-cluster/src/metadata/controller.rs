@@ -1,7 +1,8 @@
 //! What the leader of the metadata decides: who belongs to the cluster, and where partitions go.
 //!
 //! A pure function of the state and of who is seen alive; what it wants becomes commands, and is
-//! asked for again once they are applied. Whatever is interrupted is so taken up by the next leader.
+//! asked for again once they are applied. Whatever is interrupted is so taken up by the next
+//! leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -163,10 +163,13 @@ impl Reconciler {
                 Some((life.group(partition), replica))
             })
             .collect();
-        let unwanted = |group: &u64, opened: &mut OpenedGroup| {
-            wanted.get(group).is_none_or(|replica| *replica != opened.replica)
+        let unwanted = |(group, opened): (&u64, &OpenedGroup)| {
+            let is_wanted = wanted.get(group).is_some_and(|replica| *replica == opened.replica);
+            (!is_wanted).then_some(*group)
         };
-        let ended: Vec<_> = self.opened.extract_if(.., unwanted).collect();
+        let unwanted: Vec<u64> = self.opened.iter().filter_map(unwanted).collect();
+        let ended: Vec<_> =
+            unwanted.iter().filter_map(|group| self.opened.remove_entry(group)).collect();
         for (group, opened) in ended {
             self.end(group, &opened);
         }

@@ -109,8 +109,8 @@ impl Group {
         membership.replicas().any(|replica| replica != self.node.raft.id)
     }
 
-    /// Starts the group. One voter alone need not wait for an election, and of a group that was just
-    /// made the first need not either.
+    /// Starts the group. One voter alone need not wait for an election, and of a group that was
+    /// just made the first need not either.
     pub(super) fn start(&mut self, opened: mpsc::Sender<()>) {
         self.opened = Some(opened);
         let (_, membership) = self.node.store().history().newest();
@@ -226,8 +226,8 @@ impl Group {
         timestamp_ms: i64,
         payload: Bytes,
     ) -> Result<u64, AppendError> {
-        // A follower would forward it. The sequencer goes when the role's change is pumped, which may
-        // be later in this turn than what changed it.
+        // A follower would forward it. The sequencer goes when the role's change is pumped, which
+        // may be later in this turn than what changed it.
         if self.node.raft.state != StateRole::Leader {
             return Err(AppendError::NoLeader(self.shared.id.clone()));
         }

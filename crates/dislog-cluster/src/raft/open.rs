@@ -120,8 +120,8 @@ impl OpenGroup {
         }
     }
 
-    /// Up to where a log can be read that cannot be driven. The end of it may not be committed, unless
-    /// nobody else ever had a say in that.
+    /// Up to where a log can be read that cannot be driven. The end of it may not be committed,
+    /// unless nobody else ever had a say in that.
     fn known_committed(&self, log: &Log, checkpoint: Option<&Checkpoint>) -> u64 {
         let bounds = log.bounds();
         let is_alone = |history: History| history.newest().1.voters == [self.replica];

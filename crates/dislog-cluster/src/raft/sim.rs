@@ -1,5 +1,6 @@
-//! For the simulator: what it looks at, and the bugs that it puts back ([`Bug`]). Each of them stands
-//! here; where it belongs there is only a call, which no build without the feature `sim` has.
+//! For the simulator: what it looks at, and the bugs that it puts back ([`Bug`]). Each of them
+//! stands here; where it belongs there is only a call, which no build without the feature `sim`
+//! has.
 
 use dislog_log::Log;
 use raft::StateRole;

@@ -277,8 +277,8 @@ impl Storage for LogStorage {
             Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (start.raft_index, start.term);
-        // Raft takes a start only from a membership that it is in. Whoever came later learns until it
-        // meets the entry that says so, and which then changes nothing.
+        // Raft takes a start only from a membership that it is in. Whoever came later learns until
+        // it meets the entry that says so, and which then changes nothing.
         let mut membership = membership.clone();
         if !membership.replicas().any(|replica| replica == to) {
             membership.learners.push(to);

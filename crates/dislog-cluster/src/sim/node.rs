@@ -207,7 +207,8 @@ impl SimNode {
         self.cluster.metadata_partition()
     }
 
-    /// Creates a topic and does not wait for its partitions to have leaders, which would take a clock.
+    /// Creates a topic and does not wait for its partitions to have leaders, which would take a
+    /// clock.
     ///
     /// # Errors
     /// As of `Cluster::create_topic`.
