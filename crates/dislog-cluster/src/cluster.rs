@@ -22,6 +22,8 @@ use crate::node::{self, Node, NodeConfig, Wait, lock, unusable};
 use crate::node_file::{self, NodeFile};
 use crate::partition::Partition;
 use crate::partition::port::Port;
+#[cfg(feature = "sim")]
+use crate::partition::shared::Fault;
 use crate::partition_dir;
 use crate::peers::routes::{Mailbags, Routes};
 use crate::peers::{Network, Peer, PeerFrame};
@@ -496,6 +498,14 @@ impl Cluster {
     #[cfg(feature = "sim")]
     pub(crate) fn metadata_partition(&self) -> Option<Partition> {
         self.inner.node.metadata_log().cloned()
+    }
+
+    /// Whether a partition has stopped that a restart may bring back.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_stopped(&self) -> bool {
+        let open = self.inner.node.partitions.open();
+        let mut all = open.values().chain(self.inner.node.metadata_log());
+        all.any(|partition| matches!(partition.shared.health().fault, Some(Fault::Stopped(_))))
     }
 
     async fn change_topic(&self, command: Command) -> Result<Topic, TopicError> {

@@ -226,8 +226,8 @@ impl World {
         self.wake(machine, 0);
     }
 
-    /// Flips a bit in a sealed segment of the topic. In the active one it could look like a write that
-    /// was never finished, which Raft alone cannot survive.
+    /// Flips a bit in a sealed segment of the topic. In the active one it could look like a write
+    /// that was never finished, which Raft alone cannot survive.
     fn rot(&mut self, machine: usize) {
         if self.faults.disk_lost && !self.machines[machine].unlucky {
             return;

@@ -1,5 +1,5 @@
-//! Whole clusters in one thread, from one seed: the real driver, log, metadata, placement and gossip,
-//! in a world whose time, network and disks are simulated, and whose faults a seed draws.
+//! Whole clusters in one thread, from one seed: the real driver, log, metadata, placement and
+//! gossip, in a world whose time, network and disks are simulated, and whose faults a seed draws.
 //!
 //! ```text
 //!            faults ──► world ──► machine: SimNode, SimFs, SimClock ──► network ──► machine …

@@ -83,7 +83,10 @@ impl Wires {
 
 /// What a node has sent since its last turn, encoded, by address.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outbox(Arc<Mutex<Vec<(Arc<str>, Bytes)>>>);
+pub(crate) struct Outbox(Arc<Mutex<Frames>>);
+
+/// Frames, each with where it goes.
+type Frames = Vec<(Arc<str>, Bytes)>;
 
 impl Outbox {
     pub(crate) fn take(&self) -> Vec<(Arc<str>, Bytes)> {

@@ -1,5 +1,5 @@
-//! The oracle: looks at every replica after each of its turns, hears every answer that a client gets,
-//! and has each property judge what it concerns.
+//! The oracle: looks at every replica after each of its turns, hears every answer that a client
+//! gets, and has each property judge what it concerns.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +43,8 @@ pub(crate) struct Oracle {
     durable: AcknowledgedIsDurable,
     no_duplicates: NoDuplicates,
     linearizable: Linearizable,
-    /// Appends that were acknowledged, and reads that were answered: a seed in which nothing happens
-    /// proves nothing.
+    /// Appends that were acknowledged, and reads that were answered: a seed in which nothing
+    /// happens proves nothing.
     pub(crate) acknowledged: u64,
     pub(crate) reads: u64,
 }
@@ -132,8 +132,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// A client asks for an append or a linearizable read; what it gets is to be given back with the
-    /// answer.
+    /// A client asks for an append or a linearizable read; what it gets is to be given back with
+    /// the answer.
     pub(crate) fn asks(&self, partition: &PartitionId) -> u64 {
         self.linearizable.asks(partition)
     }

@@ -201,7 +201,7 @@ impl World {
         let life = it.life;
         let Some(node) = &mut it.node else { return Ok(()) };
         let goes_on = node.turn();
-        let replicas = node.replicas();
+        let (replicas, stopped) = (node.replicas(), node.has_stopped());
         self.trace_turn(machine, &replicas);
         self.oracle.look(machine, life, &replicas)?;
         self.poll(machine);
@@ -211,7 +211,6 @@ impl World {
             self.finish(machine);
             return Ok(());
         }
-        let stopped = replicas.iter().any(|replica| replica.stopped);
         if stopped && !self.machines[machine].closing {
             self.operator_sees(machine);
         }

@@ -2,14 +2,15 @@
 
 use dislog_sim::{Bug, Options, run};
 
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 300;
 
 #[expect(clippy::print_stderr, reason = "how long it takes to notice is worth knowing")]
 fn is_noticed(bug: Bug) {
     for seed in 0..SEEDS_MAX {
         let outcome = run(seed, Options { bug: Some(bug), ..Options::default() });
         let clean = || run(seed, Options::default()).violation.is_none();
-        if let Some(violation) = outcome.violation
+        // A bug that makes a cluster stand still shows late, and is not what it is known for.
+        if let Some(violation) = outcome.violation.filter(|v| v.property != "progress")
             && clean()
         {
             eprintln!("{bug:?}: seed {seed}: {}: {}", violation.property, violation.message);

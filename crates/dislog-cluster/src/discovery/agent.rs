@@ -209,8 +209,8 @@ impl Agent {
     }
 }
 
-/// Gossip goes by elapsed time: the time of day may be set back, and an hour without gossip is an hour
-/// without a word.
+/// Gossip goes by elapsed time: the time of day may be set back, and an hour without gossip is an
+/// hour without a word.
 fn elapsed_ms(node: &Node) -> i64 {
     i64::try_from(node.clock.elapsed_ms()).unwrap_or(i64::MAX)
 }

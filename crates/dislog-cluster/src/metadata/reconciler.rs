@@ -29,7 +29,7 @@ use crate::partition::Partition;
 use crate::partition::progress::Progress;
 use crate::partition::retention::RetentionPolicy;
 use crate::partition::shared::{Fault, Life, Shared};
-use crate::partition_dir::{self, Owner};
+use crate::partition_dir::{self, ClaimError, Owner};
 use crate::raft::driver::Input;
 use crate::raft::membership::Target;
 use crate::raft::open::{OpenGroup, Opened};
@@ -260,7 +260,10 @@ impl Reconciler {
             Err(error) => {
                 let message = error.to_string();
                 tracing::error!(partition = %id, message, "the partition cannot be opened");
-                let fault = Some(Fault::Damaged(message));
+                let fault = Some(match error {
+                    ClaimError::Io { .. } => Fault::Stopped(message),
+                    ClaimError::Foreign(_) => Fault::Damaged(message),
+                });
                 let shared = Shared::new(id.clone(), group, None, Progress::default(), fault);
                 return Opened { shared: Arc::new(shared), group: None };
             }

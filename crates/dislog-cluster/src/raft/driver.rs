@@ -61,8 +61,8 @@ pub(crate) struct DriverConfig {
     pub(crate) lock: Option<fs::File>,
 }
 
-/// See the module. A turn needs neither the thread nor the time of the machine, so that the simulator
-/// can take it.
+/// See the module. A turn needs neither the thread nor the time of the machine, so that the
+/// simulator can take it.
 pub(crate) struct Driver {
     inputs: Receiver<Input>,
     clock: Arc<dyn Clock>,

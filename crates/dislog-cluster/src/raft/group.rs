@@ -241,8 +241,8 @@ impl Group {
         timestamp_ms: i64,
         payload: Bytes,
     ) -> Result<u64, AppendError> {
-        // A follower would forward it. The sequencer goes when the role's change is pumped, which may
-        // be later in this turn than what changed it.
+        // A follower would forward it. The sequencer goes when the role's change is pumped, which
+        // may be later in this turn than what changed it.
         if self.node.raft.state != StateRole::Leader {
             return Err(AppendError::NoLeader(self.shared.id.clone()));
         }

@@ -199,8 +199,8 @@ impl Group {
         steps
     }
 
-    /// Whether a replica that is no member was one. Those of the metadata go by their disks, which may
-    /// come back.
+    /// Whether a replica that is no member was one. Those of the metadata go by their disks, which
+    /// may come back.
     fn was_removed(&self, replica: u64) -> bool {
         self.number() != metadata::GROUP && self.node.store().history().knows(replica)
     }

@@ -1,15 +1,16 @@
 //! Opening a partition's directory: from bytes on disk to a group that can be driven. Blocks; not
 //! for the driver's thread.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use dislog_log::fs::Fs;
-use dislog_log::{Checkpoint, Kind, Log, ReadError};
+use dislog_log::{Checkpoint, Kind, Log, LogError, ReadError};
 use dislog_types::PartitionId;
 use raft::{Config, RawNode};
 
-use super::group::{Group, Observer};
+use super::group::{Group, Observer, fault};
 use super::losses::Losses;
 use super::members_file::{self, History, StoredHistory};
 use super::membership::{Course, Target};
@@ -70,6 +71,8 @@ enum Refused {
     Read(#[from] ReadError),
     #[error("{}: {message}", path.display())]
     File { path: PathBuf, message: String },
+    #[error("{}: {error}", path.display())]
+    Failed { path: PathBuf, error: io::Error },
     #[error("the log ends at entry {last}, but {known} was durable once")]
     Shortened { last: u64, known: u64 },
     #[error("{0}")]
@@ -78,13 +81,26 @@ enum Refused {
     Raft(#[from] raft::Error),
 }
 
+impl Refused {
+    /// Only damage is for good, and has the replica replaced: a disk that failed once may have all
+    /// when it is asked again, and others may fail at the same time.
+    fn fault(&self) -> Fault {
+        match self {
+            Refused::Failed { .. } | Refused::Read(ReadError::Failed { .. }) => {
+                Fault::Stopped(self.to_string())
+            }
+            _ => Fault::Damaged(self.to_string()),
+        }
+    }
+}
+
 impl OpenGroup {
     /// Opens it. What is wrong with it is in the outcome: one bad log must not keep a node from
     /// starting.
     pub(crate) fn open(self) -> Opened {
         let (log, recovery) = match Log::open(Arc::clone(&self.fs), &self.dir, self.log.clone()) {
             Ok(opened) => opened,
-            Err(error) => return self.unusable(None, Progress::default(), error.to_string()),
+            Err(error) => return self.unusable(None, Progress::default(), fault(&error)),
         };
         if recovery.torn_bytes > 0 {
             let bytes = recovery.torn_bytes;
@@ -95,18 +111,18 @@ impl OpenGroup {
         let start_offset = bounds.start_offset.min(committed_offset);
         let progress = Progress { start_offset, committed_offset, ended: false };
         if let Some(damage) = recovery.damage {
-            let message = dislog_log::LogError::Damaged(damage).to_string();
-            return self.unusable(Some(log), progress, message);
+            let fault = fault(&LogError::Damaged(damage));
+            return self.unusable(Some(log), progress, fault);
         }
         let mut this = self;
         match this.build(&log, recovery.checkpoint.as_ref()) {
             Ok(group) => Opened { shared: Arc::clone(&group.shared), group: Some(Box::new(group)) },
-            Err(refused) => this.unusable(Some(log), progress, refused.to_string()),
+            Err(refused) => this.unusable(Some(log), progress, refused.fault()),
         }
     }
 
-    /// Up to where a log can be read that cannot be driven. The end of it may not be committed, unless
-    /// nobody else ever had a say in that.
+    /// Up to where a log can be read that cannot be driven. The end of it may not be committed,
+    /// unless nobody else ever had a say in that.
     fn known_committed(&self, log: &Log, checkpoint: Option<&Checkpoint>) -> u64 {
         let bounds = log.bounds();
         let is_alone = |history: History| history.newest().1.voters == [self.replica];
@@ -117,10 +133,9 @@ impl OpenGroup {
         machine.map_or(bounds.start_offset, |machine| machine.committed_offset)
     }
 
-    fn unusable(self, log: Option<Log>, progress: Progress, message: String) -> Opened {
-        tracing::error!(partition = %self.id, message, "the log takes no appends");
-        let fault = Some(Fault::Damaged(message));
-        let shared = Shared::new(self.id, self.group, log, progress, fault);
+    fn unusable(self, log: Option<Log>, progress: Progress, fault: Fault) -> Opened {
+        tracing::error!(partition = %self.id, fault = fault.message(), "the log takes no appends");
+        let shared = Shared::new(self.id, self.group, log, progress, Some(fault));
         Opened { shared: Arc::new(shared), group: None }
     }
 
@@ -189,8 +204,8 @@ impl OpenGroup {
     fn read_members(&self) -> Result<History, Refused> {
         let path = members_file::path(&self.dir);
         let refused = |message| Refused::File { path: path.clone(), message };
-        let stored = members_file::read(&*self.fs, &self.dir);
-        match stored.map_err(|error| refused(error.to_string()))? {
+        let failed = |error| Refused::Failed { path: path.clone(), error };
+        match members_file::read(&*self.fs, &self.dir).map_err(failed)? {
             StoredHistory::None => Ok(History::since(0, Membership::of(self.initial.clone()))),
             StoredHistory::History(history) => Ok(history),
             StoredHistory::Damaged => Err(refused(
@@ -205,7 +220,8 @@ impl OpenGroup {
         let path = vote_file::path(&self.dir);
         let refused = |message| Refused::File { path: path.clone(), message };
         let stored = vote_file::read(&*self.fs, &self.dir);
-        let stored = stored.map_err(|error| refused(error.to_string()))?;
+        let failed = |error| Refused::Failed { path: path.clone(), error };
+        let stored = stored.map_err(failed)?;
         let last_term = log.bounds().last_term;
         match stored {
             StoredVote::Vote(vote) if vote.term >= last_term => Ok(vote),

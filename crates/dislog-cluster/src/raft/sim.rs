@@ -1,5 +1,6 @@
-//! For the simulator: what it looks at, and the bugs that it puts back ([`Bug`]). Each of them stands
-//! here; where it belongs there is only a call, which no build without the feature `sim` has.
+//! For the simulator: what it looks at, and the bugs that it puts back ([`Bug`]). Each of them
+//! stands here; where it belongs there is only a call, which no build without the feature `sim`
+//! has.
 
 use dislog_log::Log;
 use raft::StateRole;
@@ -72,7 +73,8 @@ impl Group {
 
     /// Takes appends without knowing what was committed before.
     pub(super) fn serve_too_early(&mut self) {
-        if !is_back(Bug::ServesTooEarly) || self.sequencer.is_some() || self.stopped {
+        let serves = self.sequencer.is_some() || self.stopped || !self.has_peers();
+        if !is_back(Bug::ServesTooEarly) || serves {
             return;
         }
         let end = self.node.store().end();

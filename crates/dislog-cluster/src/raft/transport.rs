@@ -202,9 +202,9 @@ impl PeerMessage {
         })
     }
 
-    /// Whether its entries follow the position it is about. raft 0.7.0 sends others: joining messages
-    /// to one peer, it puts entries into one without entries that is about another position. Whoever
-    /// took that would acknowledge entries that it does not have.
+    /// Whether its entries follow the position it is about. raft 0.7.0 sends others: joining
+    /// messages to one peer, it puts entries into one without entries that is about another
+    /// position. Whoever took that would acknowledge entries that it does not have.
     fn entries_follow(&self) -> bool {
         let mut at = self.raft_index;
         self.entries.iter().all(|entry| {

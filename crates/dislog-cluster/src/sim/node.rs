@@ -195,13 +195,20 @@ impl SimNode {
         core.as_ref().map_or(Vec::new(), |core| core.driver.replicas())
     }
 
+    /// Whether the log of a partition has stopped: an operator would start the node anew.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.cluster.has_stopped()
+    }
+
     /// The metadata, as a partition.
     #[must_use]
     pub fn metadata(&self) -> Option<Partition> {
         self.cluster.metadata_partition()
     }
 
-    /// Creates a topic and does not wait for its partitions to have leaders, which would take a clock.
+    /// Creates a topic and does not wait for its partitions to have leaders, which would take a
+    /// clock.
     ///
     /// # Errors
     /// As of `Cluster::create_topic`.

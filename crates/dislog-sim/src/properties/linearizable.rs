@@ -1,7 +1,7 @@
 //! Appends and linearizable reads happen at one moment between question and answer.
 //!
-//! A log is easy to judge: an append takes the next offset, a read sees an end. So it is enough that
-//! nobody ends up below what was seen by anyone before they asked.
+//! A log is easy to judge: an append takes the next offset, a read sees an end. So it is enough
+//! that nobody ends up below what was seen by anyone before they asked.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! No duplicates: an attempt is in the log at most once, however often it was sent, and one that was
-//! refused is not in it.
+//! No duplicates: an attempt is in the log at most once, however often it was sent, and one that
+//! was refused is not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ pub(crate) struct NoDuplicates {
 }
 
 impl NoDuplicates {
-    /// An attempt is in the log at this offset. With its records a producer is forgotten; so what was
-    /// below the start may come again.
+    /// An attempt is in the log at this offset. With its records a producer is forgotten; so what
+    /// was below the start may come again.
     pub(crate) fn committed(
         &mut self,
         attempt: u64,

@@ -1,5 +1,5 @@
-//! After healing everything goes on: every group has a leader that serves, every replica has all that
-//! is committed, every client gets its answers.
+//! After healing everything goes on: every group has a leader that serves, every replica has all
+//! that is committed, every client gets its answers.
 
 use std::collections::BTreeSet;
 
