@@ -33,9 +33,6 @@ use crate::settings::{Config, Discovery, Topic, TopicChange, TopicSettings};
 /// How long the creation of a topic waits for its partitions to have leaders.
 const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a cluster that was just founded may take to know its first node.
-const PLACE_WAIT: Duration = Duration::from_secs(5);
-
 /// How long a handed-over leadership may take to be taken.
 const TRANSFER_WAIT: Duration = Duration::from_secs(5);
 
@@ -360,9 +357,8 @@ impl Cluster {
             }
             let log = self.metadata_log()?;
             log.check_writable()?;
-            let no_leader = |_| AppendError::NoLeader(log.id().clone());
-            // It may close while it waits.
-            let _changed = timeout(PLACE_WAIT, reconciled.changed()).await.map_err(no_leader)?;
+            // It also wakes when the metadata stops, or the node has closed.
+            reconciled.changed().await.map_err(|_| AppendError::Closing)?;
         }
     }
 
@@ -476,6 +472,8 @@ impl Cluster {
         }
         let _ = self.inner.node.wake.try_send(Wake::End);
         let _ = self.inner.gossip.try_send(Heard::End);
+        // Whoever waits for the metadata to be carried out looks again, and finds it closed.
+        self.inner.node.reconciled.send_modify(|_| {});
     }
 
     /// Every partition has a leader that can serve (readiness); the names of those that have not,

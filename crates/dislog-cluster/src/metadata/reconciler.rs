@@ -75,6 +75,8 @@ pub(crate) struct Reconciler {
     opened: BTreeMap<u64, OpenedGroup>,
     metadata_target: Target,
     routed: u64,
+    /// The newest replica that the metadata knows.
+    newest: u64,
     /// What ended here and is still needed until others have what it had.
     ended: Vec<(PartitionId, Owner)>,
     /// Until the metadata has come so far, or so much time passed, nothing is asked of it.
@@ -95,6 +97,7 @@ impl Reconciler {
             opened: BTreeMap::new(),
             metadata_target: Target::default(),
             routed: 0,
+            newest: 0,
             ended: Vec::new(),
             asked: None,
         }
@@ -121,6 +124,7 @@ impl Reconciler {
         self.node.metadata_log()?;
         let (topics, applied_offset) = {
             let state = self.node.metadata.state();
+            self.newest = state.last_replica();
             (state.topics().cloned().collect::<Vec<_>>(), state.applied_offset())
         };
         if self.routed != applied_offset {
@@ -216,7 +220,7 @@ impl Reconciler {
         let group = life.group(partition);
         let replica = replica_here(life, partition, self.node.node_id)?;
         let assignment = &life.partitions[index(partition)];
-        let target = target(assignment);
+        let target = target(assignment, self.newest);
         let settings = life.topic.settings;
         let id = PartitionId { topic: life.topic.name.clone(), partition };
         if let Some(known) = self.opened.get_mut(&group) {
@@ -282,7 +286,7 @@ impl Reconciler {
             group,
             replica,
             initial: assignment.initial.iter().map(|replica| replica.id).collect(),
-            target: Some(target(assignment)),
+            target: Some(target(assignment, self.newest)),
             policy: RetentionPolicy::new(settings),
             observer: None,
         };
@@ -380,9 +384,9 @@ pub(crate) fn metadata_dir(partitions_dir: &Path) -> PathBuf {
     partitions_dir.join(Metadata::partition().to_string())
 }
 
-fn target(assignment: &Assignment) -> Target {
+fn target(assignment: &Assignment, newest: u64) -> Target {
     let voters = assignment.target.iter().map(|replica| replica.id).collect();
-    Target { voters, learners: Vec::new() }
+    Target { voters, learners: Vec::new(), newest }
 }
 
 fn replica_here(life: &TopicLife, partition: u32, node_id: u64) -> Option<u64> {

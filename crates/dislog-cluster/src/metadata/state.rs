@@ -115,6 +115,11 @@ impl State {
         self.applied_offset
     }
 
+    /// The newest id that was given to a replica.
+    pub(crate) fn last_replica(&self) -> u64 {
+        self.last_replica
+    }
+
     /// The nodes by id.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
@@ -148,7 +153,9 @@ impl State {
         let active = nodes.iter().filter(|node| node.standing == Standing::Active).count();
         let replicas: Vec<u64> = nodes.iter().map(|node| node.told.metadata_replica).collect();
         let (voters, learners) = replicas.split_at(metadata_voters(active));
-        Target { voters: voters.to_vec(), learners: learners.to_vec() }
+        // Those of the metadata have random ids, and no order.
+        let newest = u64::MAX;
+        Target { voters: voters.to_vec(), learners: learners.to_vec(), newest }
     }
 
     fn create(

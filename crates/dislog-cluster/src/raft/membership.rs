@@ -32,6 +32,8 @@ pub(crate) struct Target {
     pub(crate) voters: Vec<u64>,
     /// Those who only follow.
     pub(crate) learners: Vec<u64>,
+    /// The newest replica that the metadata knew when it said so: of later ones it says nothing.
+    pub(crate) newest: u64,
 }
 
 /// A change of membership, as it stands in the log. Without changes it ends a joint membership.
@@ -156,6 +158,10 @@ impl Group {
     /// What can be done next: a pure decision over the target, the membership, and who has caught
     /// up.
     fn steps(&self, target: &Target, now: &Membership) -> Vec<Step> {
+        if now.replicas().any(|member| member > target.newest) {
+            // The metadata here is behind that by which the group came to be what it is.
+            return Vec::new();
+        }
         let is_member = |replica: &u64| now.replicas().any(|member| member == *replica);
         let wanted = target.voters.iter().chain(&target.learners);
         let missing: Vec<Step> = wanted

@@ -19,8 +19,12 @@ async fn topics_live_from_creation_to_deletion() {
     let described = get(&node, "/v1/topics/t").await.json();
     assert_eq!(described["partitions"][1]["committed_offset"], 1);
     let altered = send(&node, "PATCH /v1/topics/t", &[], br#"{"retention_bytes":5000000}"#).await;
-    let expected =
-        json!({"retention_bytes": 5_000_000, "retention_ms": 1000, "segment_bytes": 128 << 20});
+    let expected = json!({
+        "retention_bytes": 5_000_000,
+        "retention_ms": 1000,
+        "segment_bytes": 128 << 20,
+        "replicas": 3,
+    });
     assert_eq!((altered.status, &altered.json()["settings"]), (200, &expected));
     let listed = get(&node, "/v1/topics").await.json();
     assert_eq!(listed["topics"][0], get(&node, "/v1/topics/t").await.json());
