@@ -14,7 +14,7 @@ use dislog_cluster::{
     AppendError, Appended, Cluster, Discovery, Network, Partition, Peer, PeerFrame, TopicChange,
     TopicError,
 };
-use dislog_log::fs::SimFs;
+use dislog_log::fs::{Fs as _, SimFs};
 use dislog_types::time::SystemClock;
 use node::{append, config, id, name, read_all};
 
@@ -268,4 +268,42 @@ async fn all_nodes_lose_power_at_once_and_nothing_else() {
         assert_eq!(read_all(&partition(node, "t"), 0).await, expected);
     }
     close(&hub, nodes).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_what_it_acknowledged_is_replaced() {
+    let hub = Hub::default();
+    let disks: Vec<SimFs> = (41..=43).map(SimFs::new).collect();
+    let a = hub.start("a:1", &disks[0], Discovery::default());
+    let b = hub.start("b:1", &disks[1], joining("a:1"));
+    let c = hub.start("c:1", &disks[2], joining("a:1"));
+    until("three voters", || [&a, &b, &c].iter().all(|node| metadata_voters(node) == 3)).await;
+    a.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
+    until("three replicas", || [&a, &b, &c].iter().all(|node| voters(node, "t") == 3)).await;
+    let mut expected = Vec::new();
+    for number in 0..50 {
+        append_somewhere(&[&a, &b], "t", &number.to_string()).await;
+        expected.push(number.to_string());
+    }
+    partition(&c, "t").wait_for(49).await.unwrap();
+    c.close().await;
+    hub.0.lock().unwrap().nodes.remove("c:1");
+
+    // The log is as it was once: sound, and too short. Nothing beside it says so.
+    let dir = Path::new("/data/partitions/t-0");
+    disks[2].remove(&dir.join("checkpoint")).unwrap();
+    let store = disks[2].open(&dir.join("00000000000000000000.store")).unwrap();
+    store.set_len(2_000).unwrap();
+    drop((store, c));
+    let c = hub.start("c:1", &disks[2], joining("a:1"));
+    until("another has taken its place", || {
+        disks[2].list(Path::new("/data/partitions")).unwrap().iter().any(|dir| {
+            dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("t-0+"))
+        })
+    })
+    .await;
+    until("three replicas", || [&a, &b, &c].iter().all(|node| voters(node, "t") == 3)).await;
+    partition(&c, "t").wait_for(49).await.unwrap();
+    assert_eq!(read_all(&partition(&c, "t"), 0).await, expected);
+    close(&hub, [a, b, c]).await;
 }
