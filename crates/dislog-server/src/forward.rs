@@ -54,8 +54,7 @@ impl Hops {
 
     /// As the metadata of a gRPC request says.
     pub(crate) fn of_metadata(metadata: &MetadataMap) -> Hops {
-        let count = metadata.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
-        Hops(count.unwrap_or(0))
+        Hops::of(metadata.as_ref())
     }
 
     /// Whether the request may be sent on.
