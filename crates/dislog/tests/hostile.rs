@@ -488,8 +488,8 @@ fn follow_over_http(victim: &Victim) -> BufReader<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_readers_cost_bounded_memory() {
-    const READERS: usize = 64;
-    const RECORDS: u64 = 256;
+    const READERS: usize = 32;
+    const RECORDS: u64 = 128;
     let victim = Victim::start().await;
     let mut log = victim.log.clone();
     for offset in 0..RECORDS {

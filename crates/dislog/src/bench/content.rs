@@ -163,12 +163,16 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     const MAKERS: usize = 2;
 
+    /// The same for every test: its pool takes a while to make.
     fn content() -> Content {
-        Content::new(7, 45)
+        static CONTENT: LazyLock<Content> = LazyLock::new(|| Content::new(7, 45));
+        CONTENT.clone()
     }
 
     /// Two makers' records, taking turns.
