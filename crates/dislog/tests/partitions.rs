@@ -41,10 +41,11 @@ const IDLE_PERMILLE_MAX: u128 = 60;
 /// election, and time for a machine that does other things.
 const FAILOVER_MAX: Duration = Duration::from_secs(15);
 
+/// Its nodes end before their directories are removed.
 struct Cluster {
     addresses: Vec<String>,
-    data: Vec<TempDir>,
     nodes: Vec<Option<Node>>,
+    data: Vec<TempDir>,
     partitions: u32,
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::driver::Driver;
+use super::group::Group;
 use super::pulse::{Lost, Pulse};
 use super::rest::Woke;
 
@@ -151,7 +152,11 @@ impl Driver {
     /// Says how things are, if it is time.
     pub(super) fn send_pulses(&mut self) {
         let now_ms = self.clock.elapsed_ms();
-        if std::mem::take(&mut self.rim.members_changed) {
+        if self.rim.members_changed {
+            self.pulses.look_again(now_ms);
+        }
+        // Not in each turn: many groups may change in as many turns.
+        if self.pulses.is_due(now_ms) && std::mem::take(&mut self.rim.members_changed) {
             self.look_for_peers(now_ms);
         }
         for (node, pulse) in self.pulses.due(now_ms) {
@@ -162,7 +167,7 @@ impl Driver {
     fn look_for_peers(&mut self, now_ms: u64) {
         let mut nodes = BTreeSet::new();
         let mut unknown = false;
-        for replica in self.groups.values().flat_map(|group| group.others()) {
+        for replica in self.groups.values().flat_map(Group::others) {
             match self.rim.transport.node_of(replica) {
                 Some(node) => drop(nodes.insert(node)),
                 None => unknown = true,

@@ -179,9 +179,14 @@ impl Pulses {
         lost
     }
 
-    /// Look again for peers after a while.
+    /// There may be other peers: they are looked for when pulses are due, or would be.
     pub(super) fn look_again(&mut self, now_ms: u64) {
         self.next_ms.get_or_insert(now_ms + PULSE_MS);
+    }
+
+    /// Whether pulses are due.
+    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+        self.next_ms.is_some_and(|next_ms| now_ms >= next_ms)
     }
 
     /// Whether a node hears this one.
@@ -265,7 +270,7 @@ impl Pulses {
 
     /// The pulses that are due.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<(u64, Pulse)> {
-        if self.next_ms.is_none_or(|next_ms| now_ms < next_ms) {
+        if !self.is_due(now_ms) {
             return Vec::new();
         }
         self.next_ms = (!self.peers.is_empty()).then_some(now_ms + PULSE_MS);

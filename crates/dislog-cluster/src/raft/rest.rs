@@ -9,10 +9,12 @@
 //! Rest is a claim about a state, and ends with the state: before and after each input it is looked
 //! whether everything is as it was. So nothing that happens to a group has to think of waking it.
 //!
-//! What rests is as an active group is between two heartbeats: a covered follower has just heard its
-//! leader, and grants nobody a vote; a leader that sleeps has a majority that just answered. What
+//! What rests is as an active group is between two heartbeats: a covered follower has just heard
+//! its leader, and grants nobody a vote; a leader that sleeps has a majority that just answered. What
 //! needs more than that, as an append or a linearizable read does, takes messages, as always, and
 //! ends the rest.
+
+use std::ops::Range;
 
 use raft::{ProgressState, StateRole};
 use rand::RngExt;
@@ -181,16 +183,23 @@ impl Group {
         }
     }
 
-    /// The node that spoke for this group's leader is gone: the shortest time-out has passed, and
-    /// how much longer this replica waits is drawn from `random`, so that groups that lose their
-    /// leaders together do not all elect at once.
+    /// The node that spoke for this group's leader is gone: the shortest time-out has passed. How
+    /// much longer this replica waits is drawn from `random`, so that groups that lose their
+    /// leaders together do not all elect at once, but behind those that come before it among the
+    /// voters left: they know of it at the same time, and would split the votes.
     pub(super) fn orphan(&mut self, node: u64, random: &mut StdRng) {
-        if matches!(self.rest.state, State::Covered { node: by, .. } if by == node) {
-            self.rest.state = State::Awake;
-            self.node.raft.election_elapsed = ELECTION_TICKS;
-            let wait = ELECTION_TICKS + 1..2 * ELECTION_TICKS;
-            self.node.raft.set_randomized_election_timeout(random.random_range(wait));
+        let State::Covered { node: by, leader, .. } = self.rest.state else { return };
+        if by != node {
+            return;
         }
+        self.rest.state = State::Awake;
+        let me = self.node.raft.id;
+        let (_, membership) = self.node.store().history().newest();
+        let left = membership.voters.iter().filter(|voter| **voter != leader);
+        let before = left.clone().filter(|voter| mix(**voter) < mix(me)).count();
+        let wait = waits(before, left.count());
+        self.node.raft.election_elapsed = ELECTION_TICKS;
+        self.node.raft.set_randomized_election_timeout(random.random_range(wait));
     }
 
     /// Nodes with replicas of this group went out of contact. The next tick finds whether there is
@@ -288,5 +297,40 @@ impl Group {
         if let Some(progress) = self.node.raft.mut_prs().get_mut(replica) {
             progress.recent_active = active;
         }
+    }
+}
+
+/// How long a voter waits that comes behind `before` of the `count` that are left, in ticks: each
+/// has a part of the time in which an election may begin, with a gap before the next one's.
+fn waits(before: usize, count: usize) -> Range<usize> {
+    const TICKS: usize = ELECTION_TICKS - 1;
+    let count = count.max(1);
+    let from = ELECTION_TICKS + 1 + before.min(count - 1) * TICKS / count;
+    let width = (TICKS / count).saturating_sub(1).max(1);
+    from..(from + width).min(2 * ELECTION_TICKS)
+}
+
+/// Replicas in an order that is another in each group: their ids are never the same.
+fn mix(replica: u64) -> u64 {
+    replica.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_wait_for_an_election_wait_one_behind_the_other() {
+        for count in 0..9 {
+            let mut end = ELECTION_TICKS + 1;
+            for before in 0..count.max(1) {
+                let wait = waits(before, count);
+                assert!(!wait.is_empty() && wait.end <= 2 * ELECTION_TICKS, "{before} of {count}");
+                assert!(wait.start >= end || count > ELECTION_TICKS - 1, "{before} of {count}");
+                end = wait.end;
+            }
+        }
+        assert_eq!((waits(0, 2), waits(1, 2)), (9..11, 12..14));
+        assert_eq!(waits(7, 2), waits(1, 2));
     }
 }
