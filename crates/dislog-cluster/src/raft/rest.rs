@@ -10,9 +10,9 @@
 //! whether everything is as it was. So nothing that happens to a group has to think of waking it.
 //!
 //! What rests is as an active group is between two heartbeats: a covered follower has just heard
-//! its leader, and grants nobody a vote; a leader that sleeps has a majority that just answered. What
-//! needs more than that, as an append or a linearizable read does, takes messages, as always, and
-//! ends the rest.
+//! its leader, and grants nobody a vote; a leader that sleeps has a majority that just answered.
+//! What needs more than that, as an append or a linearizable read does, takes messages, as always,
+//! and ends the rest.
 
 use std::ops::Range;
 
