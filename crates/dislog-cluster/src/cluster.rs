@@ -137,7 +137,7 @@ impl Cluster {
 
     /// Takes a frame that a peer sent. Does not block.
     pub fn receive(&self, frame: PeerFrame) {
-        let PeerFrame { cluster_id, node_id, messages, gossip, command } = frame;
+        let PeerFrame { cluster_id, node_id, messages, gossip, command, pulse } = frame;
         let node = &self.inner.node;
         if !gossip.is_empty() {
             // Too many at once are lost, which gossip does not mind.
@@ -150,6 +150,9 @@ impl Cluster {
             node.routes.set_node(message.from, node_id);
             // Without a driver the node is closing.
             let _ = node.port.send(Input::Message(message));
+        }
+        if let Some(pulse) = pulse {
+            let _ = node.port.send(Input::Pulse(node_id, pulse));
         }
         if !command.is_empty()
             && let Some(log) = node.metadata_log()
@@ -620,6 +623,7 @@ pub(crate) fn assemble(config: Config, seams: Seams) -> Result<Parts, OpenError>
         routes,
         wake,
         wait,
+        open_threads: config.sync_threads,
     }));
     match file.cluster {
         Some(cluster) => node.enter_cluster(cluster)?,

@@ -57,6 +57,8 @@ pub(crate) struct Node {
     /// Of capacity one: a wake that is still to come covers this one, too.
     pub(crate) wake: SyncSender<Wake>,
     pub(crate) wait: Wait,
+    /// Threads that open partitions.
+    pub(crate) open_threads: usize,
     presence: Mutex<Presence>,
 }
 
@@ -64,7 +66,8 @@ pub(crate) struct Node {
 #[derive(Default)]
 struct Presence {
     alive: BTreeMap<u64, RegisterNode>,
-    /// On the scale of `Clock::elapsed_ms`.
+    /// On the scale of `Clock::elapsed_ms`, as the next.
+    there_since_ms: BTreeMap<u64, u64>,
     gone_since_ms: BTreeMap<u64, u64>,
 }
 
@@ -80,12 +83,13 @@ pub(crate) struct NodeConfig {
     pub(crate) routes: Arc<Routes>,
     pub(crate) wake: SyncSender<Wake>,
     pub(crate) wait: Wait,
+    pub(crate) open_threads: usize,
 }
 
 impl Node {
     pub(crate) fn new(config: NodeConfig) -> Node {
         let NodeConfig { fs, clock, data_dir, file, told, .. } = config;
-        let NodeConfig { replace_after, port, routes, wake, wait, .. } = config;
+        let NodeConfig { replace_after, port, routes, wake, wait, open_threads, .. } = config;
         let partitions_dir = partitions_dir(&data_dir);
         let node_id = file.node_id;
         routes.set_node(file.metadata_replica, node_id);
@@ -108,7 +112,8 @@ impl Node {
             reconciled: watch::Sender::new(0),
             wake,
             wait,
-            presence: Mutex::new(Presence { alive, gone_since_ms: BTreeMap::new() }),
+            open_threads,
+            presence: Mutex::new(Presence { alive, ..Presence::default() }),
         }
     }
 
@@ -192,8 +197,10 @@ impl Node {
 
     /// A node is alive, and is as it says.
     pub(crate) fn is_alive(&self, told: RegisterNode) {
+        let now_ms = self.clock.elapsed_ms();
         let mut presence = self.presence();
         presence.gone_since_ms.remove(&told.node_id);
+        presence.there_since_ms.entry(told.node_id).or_insert(now_ms);
         presence.alive.insert(told.node_id, told);
         drop(presence);
         self.wake_reconciler();
@@ -204,6 +211,7 @@ impl Node {
         let now_ms = self.clock.elapsed_ms();
         let mut presence = self.presence();
         presence.alive.remove(&node_id);
+        presence.there_since_ms.remove(&node_id);
         presence.gone_since_ms.entry(node_id).or_insert(now_ms);
         drop(presence);
         self.wake_reconciler();
@@ -212,6 +220,14 @@ impl Node {
     /// Whether a node is alive, as far as this one knows.
     pub(crate) fn sees(&self, node_id: u64) -> bool {
         self.presence().alive.contains_key(&node_id)
+    }
+
+    /// How long another node has been there without a break, as far as this one knows; none if it
+    /// is not.
+    pub(crate) fn there_for(&self, node_id: u64) -> Option<Duration> {
+        let now_ms = self.clock.elapsed_ms();
+        let since_ms = self.presence().there_since_ms.get(&node_id).copied()?;
+        Some(Duration::from_millis(now_ms.saturating_sub(since_ms)))
     }
 
     /// Who is there and who has been gone too long, and when the next will have been. Of `nodes`

@@ -443,9 +443,10 @@ impl Log {
         self.put_checkpoint(checkpoint)?;
         let removed: Vec<View> = {
             let mut state = self.state();
-            let start =
-                checkpoint.start_offset.clamp(state.bounds.start_offset, state.bounds.end_offset);
-            state.bounds.start_offset = start;
+            // A log that began anew may end below its start: what is between is still to come.
+            let bounds = &mut state.bounds;
+            let start = checkpoint.start_offset.min(bounds.end_offset).max(bounds.start_offset);
+            bounds.start_offset = start;
             let sealed = state.views.len().saturating_sub(1);
             let below = state.views[..sealed].iter().take_while(|view| {
                 let applied = view.extent.end_raft_index <= checkpoint.raft_index + 1;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dislog_log::fs::{Fs, RealFs, SimFaults, SimFs};
-use dislog_log::{Checkpoint, Config, Kind, Log, LogError, ReadError, trim_payload, verify};
+use dislog_log::{
+    Checkpoint, Config, Kind, Log, LogError, LogStart, ReadError, trim_payload, verify,
+};
 use dislog_types::{BatchBuilder, Compression, Record};
 use gated::GatedFs;
 use support::{batch, dir, files, next_batch, open, other, read_all, value, values_of};
@@ -155,6 +157,21 @@ fn a_trim_moves_the_start_for_good_and_frees_segments() {
     assert!(matches!(below, Err(ReadError::Trimmed { offset: 54, start_offset: 55 })));
     assert!(files(&fs, "store").len() <= before.0 / 2 + 2);
     assert_eq!(log.offset_at(0).unwrap(), 55);
+}
+
+#[test]
+fn a_log_that_began_anew_below_its_start_can_be_trimmed() {
+    let fs = SimFs::new(6);
+    let (log, _) = open(&fs);
+    fill(&log, 100);
+    let start = LogStart { raft_index: 51, term: 1, timestamp_ms: 0, base_offset: 50 };
+    let checkpoint = Checkpoint { raft_index: 51, start_offset: 55, state: Bytes::new() };
+    log.reset(&start, &checkpoint).unwrap();
+    assert_eq!((log.bounds().start_offset, log.bounds().end_offset), (55, 50));
+    log.trim(&checkpoint).unwrap();
+    assert_eq!(log.bounds().start_offset, 55);
+    fill(&log, 10);
+    assert_eq!(read_all(&log, 55, 500), expected(55..60));
 }
 
 #[test]

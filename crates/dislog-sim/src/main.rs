@@ -30,7 +30,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let (next, failed) = (AtomicU64::new(args.seed), AtomicU64::new(0));
-    let (acknowledged, reads) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (acknowledged, reads, rests) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
     let work = || loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         let outcome = run(seed, Options { trace: args.trace, bug: None });
         acknowledged.fetch_add(outcome.acknowledged, Ordering::Relaxed);
         reads.fetch_add(outcome.reads, Ordering::Relaxed);
+        rests.fetch_add(u64::from(outcome.rests > 0), Ordering::Relaxed);
         if let Some(violation) = outcome.violation {
             failed.fetch_add(1, Ordering::Relaxed);
             println!("seed {seed}: {}: {}", violation.property, violation.message);
@@ -54,12 +55,14 @@ fn main() -> ExitCode {
     });
     let failed = failed.into_inner();
     println!(
-        "{} seeds in {:.1} s, {} failed; {} appends acknowledged, {} reads answered",
+        "{} seeds in {:.1} s, {} failed; {} appends acknowledged, {} reads answered; groups rested \
+         in {} seeds",
         args.seeds,
         began.elapsed().as_secs_f64(),
         failed,
         acknowledged.into_inner(),
-        reads.into_inner()
+        reads.into_inner(),
+        rests.into_inner()
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Reads that were answered.
     pub reads: u64,
+    /// Looks at a replica that found it at rest.
+    pub rests: u64,
     /// How long it was in the world, milliseconds.
     pub world_ms: u64,
 }
@@ -73,6 +75,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         digest: world.trace.digest,
         acknowledged: world.oracle.acknowledged,
         reads: world.oracle.reads,
+        rests: world.rests,
         world_ms: world.now_ms,
     }
 }

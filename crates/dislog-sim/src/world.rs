@@ -24,6 +24,9 @@ use crate::workload::{Answer, Request, begin};
 /// After so long away, a node's replicas are given to others.
 const REPLACE_AFTER: Duration = Duration::from_secs(10);
 
+/// How long clients work between two lulls.
+const WORK_MS: u64 = 1_000;
+
 /// How often the logs of all replicas are compared.
 const COMPARE_MS: u64 = 2_000;
 
@@ -82,12 +85,17 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) trace: Trace,
     compare_ms: u64,
+    /// Now and then clients do nothing for so long, so that groups rest; 0: never.
+    lull_ms: u64,
+    /// Turns after which a replica rested, and others not.
+    pub(crate) rests: u64,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, prints: bool) -> World {
         let mut random = Random::new(seed);
         let faults = Faults::draw(&mut random);
+        let lull_ms = [0, 2_500, 4_000][random.index(3)];
         World {
             now_ms: 0,
             shared_ms: Arc::new(AtomicU64::new(0)),
@@ -102,6 +110,8 @@ impl World {
             faults,
             trace: Trace::new(prints),
             compare_ms: 0,
+            lull_ms,
+            rests: 0,
         }
     }
 
@@ -202,6 +212,7 @@ impl World {
         let Some(node) = &mut it.node else { return Ok(()) };
         let goes_on = node.turn();
         let (replicas, stopped) = (node.replicas(), node.has_stopped());
+        self.rests += replicas.iter().filter(|replica| replica.rests).count() as u64;
         self.trace_turn(machine, &replicas);
         self.oracle.look(machine, life, &replicas)?;
         self.poll(machine);
@@ -309,6 +320,11 @@ impl World {
         let machines = self.machines.len();
         let it = &mut self.actors[actor];
         if it.waits || it.done {
+            return;
+        }
+        let until_work_ms = lull_left_ms(self.now_ms, self.lull_ms);
+        if until_work_ms > 0 {
+            self.after(until_work_ms, Event::Ask { actor });
             return;
         }
         if it.target >= machines {
@@ -427,4 +443,10 @@ impl World {
 /// Where a machine is.
 pub(crate) fn address(number: usize) -> String {
     format!("m{number}:1")
+}
+
+/// How long a lull goes on, if there is one.
+fn lull_left_ms(now_ms: u64, lull_ms: u64) -> u64 {
+    let into_ms = now_ms % (WORK_MS + lull_ms);
+    if into_ms < WORK_MS { 0 } else { WORK_MS + lull_ms - into_ms }
 }

@@ -22,7 +22,7 @@ fn every_seed_holds() {
         Some(seed) => (seed, 1),
         None => (0, number("DISLOG_SEEDS").unwrap_or(SEEDS_BY_DEFAULT)),
     };
-    let next = AtomicU64::new(first);
+    let (next, rests) = (AtomicU64::new(first), AtomicU64::new(0));
     let violations = Mutex::new(Vec::new());
     let work = || {
         loop {
@@ -30,7 +30,9 @@ fn every_seed_holds() {
             if seed >= first + count {
                 return;
             }
-            if let Some(violation) = run(seed, Options::default()).violation {
+            let outcome = run(seed, Options::default());
+            rests.fetch_add(outcome.rests, Ordering::Relaxed);
+            if let Some(violation) = outcome.violation {
                 violations.lock().unwrap().push((seed, violation));
             }
         }
@@ -42,6 +44,7 @@ fn every_seed_holds() {
     });
     let violations = violations.into_inner().unwrap();
     assert!(violations.is_empty(), "{violations:#?}");
+    assert!(rests.into_inner() > 0, "no group ever rested");
 }
 
 #[test]

@@ -17,6 +17,10 @@ const MOVES_MAX: usize = 32;
 /// Partitions moved at a time only to even out the nodes.
 const BALANCING_MOVES_MAX: usize = 4;
 
+/// Partitions that get another first replica at a time: that costs a command each, and later the
+/// change of a leader.
+const FIRSTS_MAX: usize = 64;
+
 /// Who is there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
@@ -78,7 +82,28 @@ fn assignments(state: &State) -> Vec<Change> {
             changes.push(Change::Assign(AssignPartition { group, nodes }));
         }
     }
-    if under_way == 0 { balance(state, candidates) } else { changes }
+    if under_way > 0 {
+        return changes;
+    }
+    let moves = balance(state, candidates.clone());
+    if moves.is_empty() { even_firsts(state, candidates) } else { moves }
+}
+
+/// Other first places, so that each node leads its share in the long run; only when no replica
+/// moves.
+fn even_firsts(state: &State, mut candidates: Candidates) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (life, partition) in state.topics().flat_map(partitions) {
+        let mut nodes = life.partitions[partition].nodes();
+        if candidates.even_first(&mut nodes) {
+            let group = life.group(u32::try_from(partition).expect("partitions are few"));
+            changes.push(Change::Assign(AssignPartition { group, nodes }));
+        }
+        if changes.len() == FIRSTS_MAX {
+            break;
+        }
+    }
+    changes
 }
 
 fn wanted(candidates: &mut Candidates, present: &[u64], life: &TopicLife) -> Vec<u64> {

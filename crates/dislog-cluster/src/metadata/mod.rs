@@ -17,6 +17,7 @@
 pub(crate) mod assignment;
 pub(crate) mod command;
 pub(crate) mod controller;
+mod leaders;
 mod placement;
 pub(crate) mod reconciler;
 pub(crate) mod state;

@@ -14,6 +14,8 @@ pub(crate) struct Candidate {
     pub(crate) rack: String,
     /// Replicas it has, or is to have.
     pub(crate) replicas: usize,
+    /// Those of them that come first, and so lead in the long run.
+    pub(crate) firsts: usize,
 }
 
 /// Where partitions can go.
@@ -34,7 +36,8 @@ impl Candidates {
 
     /// The nodes for a partition that is on `present` now and is to have `replicas`: those it is
     /// on, as far as they are candidates and so many are wanted, then others. Fewer if there are
-    /// no more. The choice counts for the next.
+    /// no more. A new partition has the node first that is first least often. The choice counts for
+    /// the next.
     pub(crate) fn place(&mut self, present: &[u64], replicas: usize) -> Vec<u64> {
         let mut chosen: Vec<u64> =
             present.iter().copied().filter(|node| self.nodes.contains_key(node)).collect();
@@ -48,7 +51,43 @@ impl Candidates {
             chosen.push(node);
             self.count(node, |replicas| replicas + 1);
         }
+        if present.is_empty()
+            && let Some(least) = self.least_first(&chosen)
+        {
+            chosen[..=least].rotate_right(1);
+            self.lead(chosen[0], |firsts| firsts + 1);
+        }
         chosen
+    }
+
+    /// Puts another node first if that evens things out by two, or it would come back one day;
+    /// whether it did.
+    pub(crate) fn even_first(&mut self, nodes: &mut [u64]) -> bool {
+        let Some(least) = self.least_first(nodes) else { return false };
+        let (first, least_firsts) = (self.firsts(nodes[0]), self.firsts(nodes[least]));
+        if least_firsts == usize::MAX || first < least_firsts + 2 {
+            return false;
+        }
+        self.lead(nodes[0], |firsts| firsts - 1);
+        nodes[..=least].rotate_right(1);
+        self.lead(nodes[0], |firsts| firsts + 1);
+        true
+    }
+
+    /// Which of `nodes` is first least often.
+    fn least_first(&self, nodes: &[u64]) -> Option<usize> {
+        (0..nodes.len()).min_by_key(|at| self.firsts(nodes[*at]))
+    }
+
+    /// Nodes that are no candidates come last.
+    fn firsts(&self, node: u64) -> usize {
+        self.nodes.get(&node).map_or(usize::MAX, |node| node.firsts)
+    }
+
+    fn lead(&mut self, node: u64, change: impl Fn(usize) -> usize) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.firsts = change(node.firsts);
+        }
     }
 
     /// A partition that would be better off with one of its replicas on another node: from, to. A

@@ -7,6 +7,7 @@ fn candidates(nodes: &[(u64, &str, usize)]) -> Candidates {
         node_id,
         rack: rack.to_owned(),
         replicas,
+        firsts: 0,
     }))
 }
 
@@ -51,6 +52,30 @@ fn many_partitions_are_spread_evenly() {
         }
     }
     assert_eq!(counts[1..], [600; 5]);
+}
+
+#[test]
+fn first_places_are_spread_evenly() {
+    let mut nodes = candidates(&[(1, "", 0), (2, "", 0), (3, "", 0)]);
+    let placed: Vec<Vec<u64>> = (0..999).map(|_| nodes.place(&[], 3)).collect();
+    for node in 1..=3 {
+        assert_eq!(placed.iter().filter(|nodes| nodes[0] == node).count(), 333);
+    }
+}
+
+#[test]
+fn another_comes_first_only_if_that_evens_things_out() {
+    let firsts = |node_id, firsts| Candidate { node_id, rack: String::new(), replicas: 9, firsts };
+    let mut nodes = Candidates::new([firsts(1, 4), firsts(2, 3), firsts(3, 1)]);
+    let mut order = [1, 2, 3];
+    assert!(nodes.even_first(&mut order));
+    assert_eq!(order, [3, 1, 2]);
+    // Now they are first 3, 3 and 2 times.
+    for mut order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        assert!(!nodes.even_first(&mut order));
+    }
+    let mut gone = [9, 1];
+    assert!(!Candidates::default().even_first(&mut gone));
 }
 
 #[test]

@@ -10,9 +10,12 @@
 //! [`controller`](super::controller) wants changed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +25,7 @@ use prost::Message;
 use super::assignment::{Assignment, topic_of};
 use super::command::{Change, Command, ReplaceReplica, ReportMembers};
 use super::controller;
+use super::leaders::{Away, Leaders};
 use super::state::TopicLife;
 use super::{GROUP, Metadata};
 use crate::node::Node;
@@ -79,6 +83,7 @@ pub(crate) struct Reconciler {
     newest: u64,
     /// What ended here and is still needed until others have what it had.
     ended: Vec<(PartitionId, Owner)>,
+    leaders: Leaders,
     /// Until the metadata has come so far, or so much time passed, nothing is asked of it.
     asked: Option<(u64, Duration)>,
 }
@@ -90,6 +95,13 @@ struct OpenedGroup {
     target: Target,
 }
 
+/// A partition that is to be opened.
+struct Missing<'a> {
+    life: &'a TopicLife,
+    group: u64,
+    opened: OpenedGroup,
+}
+
 impl Reconciler {
     pub(crate) fn new(node: Arc<Node>) -> Reconciler {
         Reconciler {
@@ -99,6 +111,7 @@ impl Reconciler {
             routed: 0,
             newest: 0,
             ended: Vec::new(),
+            leaders: Leaders::default(),
             asked: None,
         }
     }
@@ -135,15 +148,15 @@ impl Reconciler {
         let partitions = topics
             .iter()
             .flat_map(|life| (0..life.topic.partitions).map(move |partition| (life, partition)));
-        let starting: Vec<_> =
-            partitions.filter_map(|(life, p)| self.open_or_alter(life, p)).collect();
-        for started in starting {
+        let missing = partitions.filter_map(|(life, p)| self.alter_or_miss(life, p)).collect();
+        for started in self.open_missing(missing) {
             // If it hangs up without an answer it can't serve; its handle knows why.
             (self.node.wait)(&started);
         }
         self.node.reconciled.send_replace(applied_offset);
         self.set_metadata_target();
-        self.ask(&topics, applied_offset)
+        let asked = self.ask(&topics, applied_offset);
+        asked.into_iter().chain(self.hand_over(&topics)).min()
     }
 
     /// Where replicas and nodes are.
@@ -214,9 +227,8 @@ impl Reconciler {
         self.node.metadata.state().is_over(owner.topic_id, owner.replica)
     }
 
-    /// Opens a partition unless it is open; the receiver hangs up or answers once it serves, or
-    /// cannot.
-    fn open_or_alter(&mut self, life: &TopicLife, partition: u32) -> Option<Receiver<()>> {
+    /// Passes on what is new about a partition, if it is open; what is to be opened otherwise.
+    fn alter_or_miss<'a>(&mut self, life: &'a TopicLife, partition: u32) -> Option<Missing<'a>> {
         let group = life.group(partition);
         let replica = replica_here(life, partition, self.node.node_id)?;
         let assignment = &life.partitions[index(partition)];
@@ -235,9 +247,39 @@ impl Reconciler {
             }
             return None;
         }
-        let opened = self.open(&id, group, replica, life);
+        let opened = OpenedGroup { id, replica, settings, target };
+        Some(Missing { life, group, opened })
+    }
+
+    /// Opens partitions, several at a time: each takes some syncs. Their receivers hang up or
+    /// answer once they serve, or cannot.
+    fn open_missing(&mut self, missing: Vec<Missing<'_>>) -> Vec<Receiver<()>> {
+        let threads = self.node.open_threads.min(missing.len());
+        let started = if threads > 1 {
+            let (this, next) = (&*self, AtomicUsize::new(0));
+            let work = || {
+                let mine = || missing.get(next.fetch_add(1, Ordering::Relaxed));
+                std::iter::from_fn(mine).filter_map(|missing| this.open_one(missing)).collect()
+            };
+            thread::scope(|scope| {
+                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                let done = workers.into_iter().map(|worker| -> Vec<_> {
+                    worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+                });
+                done.flatten().collect()
+            })
+        } else {
+            missing.iter().filter_map(|missing| self.open_one(missing)).collect()
+        };
+        let opened = missing.into_iter().map(|missing| (missing.group, missing.opened));
+        self.opened.extend(opened);
+        started
+    }
+
+    fn open_one(&self, missing: &Missing<'_>) -> Option<Receiver<()>> {
+        let Missing { life, group, opened: OpenedGroup { id, replica, .. } } = missing;
+        let opened = self.open(id, *group, *replica, life);
         self.node.partitions.insert(Partition::new(opened.shared, Arc::clone(&self.node.port)));
-        self.opened.insert(group, OpenedGroup { id, replica, settings, target });
         let opened_group = opened.group?;
         let alone = !opened_group.has_peers();
         let (sender, started) = mpsc::channel();
@@ -336,6 +378,36 @@ impl Reconciler {
         }
         self.asked = Some((applied_offset + count, self.elapsed()));
         Some(ASK_AGAIN)
+    }
+
+    /// Hands leaderships to whom they belong; returns when to look again.
+    fn hand_over(&mut self, topics: &[TopicLife]) -> Option<Duration> {
+        let (mut share, mut led, mut away) = (0, 0, Vec::new());
+        let node_id = self.node.node_id;
+        let open = self.node.partitions.open();
+        for (life, (partition, assignment)) in
+            topics.iter().flat_map(|life| (0..).zip(&life.partitions).map(move |p| (life, p)))
+        {
+            let Some(first) = assignment.target.first() else { continue };
+            share += usize::from(first.node == node_id);
+            let group = life.group(partition);
+            let handle = self.opened.get(&group).and_then(|opened| open.get(&opened.id));
+            let Some(health) = handle.map(|handle| handle.shared.health()) else { continue };
+            led += usize::from(health.serving);
+            if health.serving && health.membership.voters.contains(&first.id) {
+                let there_for = self.node.there_for(first.node);
+                let is_away = first.node != node_id;
+                away.extend(is_away.then_some(Away { group, first: first.id, there_for }));
+            }
+        }
+        drop(open);
+        let (handed, again) = self.leaders.hand_over(share, led, &away, self.elapsed());
+        for (group, replica) in handed {
+            tracing::debug!(group, replica, "hands the leadership to the first replica");
+            // Without a driver the node is closing.
+            let _ = self.node.port.send(Input::TransferLeader(group, replica));
+        }
+        again
     }
 
     fn elapsed(&self) -> Duration {

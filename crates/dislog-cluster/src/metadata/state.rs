@@ -133,15 +133,22 @@ impl State {
     /// Where partitions may go, with what is there already.
     pub(crate) fn candidates(&self) -> Candidates {
         let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut firsts: BTreeMap<u64, usize> = BTreeMap::new();
         let assignments = self.topics.values().flat_map(|life| &life.partitions);
-        for replica in assignments.flat_map(|assignment| &assignment.target) {
-            *counts.entry(replica.node).or_default() += 1;
+        for assignment in assignments {
+            for replica in &assignment.target {
+                *counts.entry(replica.node).or_default() += 1;
+            }
+            if let Some(first) = assignment.target.first() {
+                *firsts.entry(first.node).or_default() += 1;
+            }
         }
         let active = self.nodes.values().filter(|node| node.standing == Standing::Active);
         Candidates::new(active.map(|node| Candidate {
             node_id: node.told.node_id,
             rack: node.told.rack.clone(),
             replicas: counts.get(&node.told.node_id).copied().unwrap_or(0),
+            firsts: firsts.get(&node.told.node_id).copied().unwrap_or(0),
         }))
     }
 

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use crate::raft::pulse::Pulse;
 use crate::raft::transport::PeerMessage;
 
 /// The largest frame that is decoded: an append of one batch of the largest size may be in it,
@@ -36,6 +37,9 @@ pub struct PeerFrame {
     /// metadata for what comes of it.
     #[prost(bytes = "bytes", tag = "5")]
     pub(crate) command: Bytes,
+    /// How things are with groups at rest.
+    #[prost(message, optional, tag = "6")]
+    pub(crate) pulse: Option<Pulse>,
 }
 
 /// Bytes that are no frame.

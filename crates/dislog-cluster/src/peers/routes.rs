@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Network, Peer, PeerFrame};
+use crate::raft::pulse::Pulse;
 use crate::raft::transport::{PeerMessage, Transport};
 
 /// Bytes of messages in one frame before it is sent off; a frame has at least one message.
@@ -100,6 +101,7 @@ pub(crate) struct Mailbags {
 struct Bag {
     messages: Vec<PeerMessage>,
     bytes: usize,
+    pulse: Option<Pulse>,
 }
 
 impl Mailbags {
@@ -126,9 +128,18 @@ impl Transport for Mailbags {
         bag.messages.push(message);
     }
 
+    fn pulse(&mut self, node: u64, pulse: Pulse) {
+        self.bags.entry(node).or_default().pulse = Some(pulse);
+    }
+
+    fn node_of(&self, replica: u64) -> Option<u64> {
+        self.routes.node_of(replica)
+    }
+
     fn flush(&mut self) {
         for (node_id, bag) in std::mem::take(&mut self.bags) {
-            let frame = PeerFrame { messages: bag.messages, ..self.routes.frame() };
+            let Bag { messages, pulse, .. } = bag;
+            let frame = PeerFrame { messages, pulse, ..self.routes.frame() };
             self.routes.send(node_id, frame);
         }
     }

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::group::{self, Group};
 pub(crate) use super::input::Input;
+use super::pulse::Pulses;
 use super::rim::{DiskSpace, Rim};
 use super::sync_threads::{Job, SyncJob, SyncThreads, Tools, Workers};
 use super::transport::Transport;
@@ -65,12 +66,17 @@ pub(crate) struct DriverConfig {
 /// simulator can take it.
 pub(crate) struct Driver {
     inputs: Receiver<Input>,
-    clock: Arc<dyn Clock>,
-    rim: Rim,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rim: Rim,
     /// In order, so that a turn does the same whenever it has the same to do.
-    groups: BTreeMap<u64, Group>,
+    pub(super) groups: BTreeMap<u64, Group>,
     /// Groups touched in this turn.
-    touched: Vec<u64>,
+    pub(super) touched: Vec<u64>,
+    /// Groups that are told of the passing of time.
+    pub(super) ticking: BTreeSet<u64>,
+    /// Groups that would rest if other nodes agreed.
+    pub(super) offered: BTreeSet<u64>,
+    pub(super) pulses: Pulses,
     deadlines: Deadlines,
     /// On the scale of `Clock::elapsed_ms`.
     next_tick_ms: Option<u64>,
@@ -120,11 +126,15 @@ impl Driver {
             tools,
             syncs_under_way: 0,
             inputs,
+            pulses: Pulses::new(config.fs.random()),
+            ticking: BTreeSet::new(),
+            offered: BTreeSet::new(),
             rim: Rim {
                 threads,
                 syncs: Vec::new(),
                 transport: config.transport,
                 changed: config.changed,
+                members_changed: false,
                 random: StdRng::seed_from_u64(config.fs.random()),
                 disk: DiskSpace::new(config.fs, config.data_dir),
                 now_ms: config.clock.now_ms(),
@@ -174,18 +184,21 @@ impl Driver {
             let Ok(input) = self.inputs.try_recv() else { break };
             self.take(input);
         }
+        self.look_for_silence();
         self.tick();
         self.touched.extend(self.deadlines.due(self.rim.now_ms));
         self.pump();
+        self.send_pulses();
         self.rim.transport.flush();
         self.begin_syncs();
     }
 
     /// How long until something is due, unless there is an input before; none if nothing is.
     pub(crate) fn sleep(&self) -> Option<Duration> {
-        let until_tick = self
-            .next_tick_ms
-            .map(|tick_ms| Duration::from_millis(tick_ms.saturating_sub(self.clock.elapsed_ms())));
+        let elapsed_ms = self.clock.elapsed_ms();
+        let next_ms = self.next_tick_ms.into_iter().chain(self.pulses.deadline_ms()).min();
+        let until_tick =
+            next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(elapsed_ms)));
         let until_deadline = self.deadlines.next_ms().map(|deadline_ms| {
             let left_ms = deadline_ms.saturating_sub(self.clock.now_ms()).max(0);
             Duration::from_millis(left_ms.unsigned_abs()).min(SLEEP_MAX)
@@ -240,6 +253,7 @@ impl Driver {
                     group.message(message);
                 }
             }
+            Input::Pulse(node, pulse) => self.hear(node, &pulse),
             Input::Installed(installed) => {
                 if let Some((group, rim)) = self.touch(installed.group) {
                     group.installed(installed, rim);
@@ -271,7 +285,7 @@ impl Driver {
     }
 
     /// The group, to be pumped at the end of the turn.
-    fn touch(&mut self, number: u64) -> Option<(&mut Group, &mut Rim)> {
+    pub(super) fn touch(&mut self, number: u64) -> Option<(&mut Group, &mut Rim)> {
         let group = self.groups.get_mut(&number)?;
         self.touched.push(number);
         Some((group, &mut self.rim))
@@ -286,6 +300,8 @@ impl Driver {
         }
         let before = self.groups.insert(number, group);
         assert!(before.is_none(), "a group is added once");
+        self.pulses.refuse_all(number);
+        self.rim.members_changed = true;
         self.touched.push(number);
     }
 
@@ -294,15 +310,14 @@ impl Driver {
         if self.next_tick_ms.is_none_or(|tick_ms| now_ms < tick_ms) {
             return;
         }
-        let mut any = false;
-        for (&number, group) in &mut self.groups {
-            if group.has_peers() {
-                any = true;
-                group.tick(&mut self.rim.random);
-                self.touched.push(number);
+        let ticking: Vec<u64> = self.ticking.iter().copied().collect();
+        self.next_tick_ms = (!ticking.is_empty()).then_some(now_ms + TICK_MS);
+        for number in ticking {
+            let Some((group, rim)) = self.touch(number) else { continue };
+            if group.tick(&mut rim.random) {
+                self.offer(number);
             }
         }
-        self.next_tick_ms = any.then_some(now_ms + TICK_MS);
     }
 
     fn pump(&mut self) {
@@ -312,16 +327,19 @@ impl Driver {
         for number in touched.drain(..) {
             let Some(group) = self.groups.get_mut(&number) else { continue };
             group.pump(&mut self.rim);
-            if group.has_peers() && self.next_tick_ms.is_none() {
-                self.next_tick_ms = Some(self.clock.elapsed_ms() + TICK_MS);
-            }
             if group.has_ended() {
                 group.let_go(&mut self.rim);
                 self.deadlines.set(number, None);
                 self.groups.remove(&number);
+                self.forget_rest(number);
+                self.rim.members_changed = true;
             } else {
                 self.deadlines.set(number, group.deadline_ms());
+                self.keep_time(number);
             }
+        }
+        if self.next_tick_ms.is_none() && !self.ticking.is_empty() {
+            self.next_tick_ms = Some(self.clock.elapsed_ms() + TICK_MS);
         }
         self.touched = touched;
     }
@@ -332,7 +350,8 @@ impl Driver {
     /// written; and not with peers, who must hear from this node however slow its disk is.
     fn begin_syncs(&mut self) {
         let here = |syncs: &[SyncJob]| matches!(syncs, [job] if job.bytes < SYNC_HERE_BYTES_MAX);
-        while here(&self.rim.syncs) && self.syncs_under_way == 0 && self.next_tick_ms.is_none() {
+        let alone = self.ticking.is_empty() && self.pulses.is_alone();
+        while here(&self.rim.syncs) && self.syncs_under_way == 0 && alone {
             let job = self.rim.syncs.pop().expect("there is one");
             self.syncs_under_way += 1;
             let synced = self.tools.sync(&job);

@@ -33,6 +33,7 @@ use super::losses::Losses;
 use super::membership::Course;
 use super::open::ELECTION_TICKS;
 use super::persist::Persist;
+use super::rest::Rest;
 use super::rim::Rim;
 use super::storage::LogStorage;
 use super::sync_threads::{Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
@@ -83,6 +84,7 @@ pub(crate) struct Group {
     pub(super) outbox: VecDeque<(u64, Vec<Message>)>,
     pub(super) installing: Option<Installing>,
     pub(super) course: Course,
+    pub(super) rest: Rest,
     pub(super) losses: Losses,
     /// The rest of the node knows who leads, and who belongs to the group.
     pub(super) told_others: bool,
@@ -134,10 +136,15 @@ impl Group {
         }
     }
 
-    /// Some time passed. How long an election is waited for is drawn from `random`.
-    pub(super) fn tick(&mut self, random: &mut StdRng) {
+    /// Some time passed; whether the group would rest. How long an election is waited for is drawn
+    /// from `random`.
+    pub(super) fn tick(&mut self, random: &mut StdRng) -> bool {
         if self.stopped || self.installing.is_some() {
-            return;
+            return false;
+        }
+        self.reads.tick(&self.shared.id);
+        if !self.is_awake() {
+            return false;
         }
         if self.is_first_of_new() {
             self.campaign();
@@ -148,9 +155,14 @@ impl Group {
             self.node.raft.set_randomized_election_timeout(random.random_range(wait));
         }
         self.node.tick();
-        self.reads.tick(&self.shared.id);
         self.losses_tick();
         self.membership_tick();
+        self.rest_tick()
+    }
+
+    /// The replica that leads, as far as is known here; 0 if nobody does.
+    pub(super) fn leader(&self) -> u64 {
+        self.node.raft.leader_id
     }
 
     /// A peer sent a message.
@@ -166,6 +178,7 @@ impl Group {
             return;
         }
         self.losses.look_at_peer(&self.node.raft, &message);
+        self.notice(&message);
         let Some(message) = message.into_raft() else { return };
         // The core panics over messages that no sound peer sends; they must not end the node.
         match catch_unwind(AssertUnwindSafe(|| self.node.step(message))) {
@@ -420,6 +433,7 @@ impl Group {
 
     /// Does everything that can be done now.
     pub(super) fn pump(&mut self, rim: &mut Rim) {
+        self.look_at_rest();
         while !self.stopped && self.installing.is_none() {
             if self.node.has_ready() {
                 self.take_ready(rim);
@@ -440,8 +454,10 @@ impl Group {
         }
         if !self.told_others {
             self.told_others = true;
+            rim.members_changed = true;
             (rim.changed)();
         }
+        self.look_at_rest();
     }
 
     fn take_ready(&mut self, rim: &mut Rim) {

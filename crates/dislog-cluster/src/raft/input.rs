@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::group::Group;
 use super::membership::Target;
+use super::pulse::Pulse;
 use super::sync_threads::{Installed, Kept, Synced};
 use super::transport::PeerMessage;
 use crate::error::{AppendError, ReadError};
@@ -27,6 +28,8 @@ pub(crate) enum Input {
     Linearize(LinearizeRequest),
     /// A sync ended.
     Synced(Synced),
+    /// A node said how things are.
+    Pulse(u64, Pulse),
     /// A log began anew.
     Installed(Installed),
     /// A piece of upkeep ended.

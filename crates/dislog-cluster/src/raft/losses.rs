@@ -71,6 +71,11 @@ impl Losses {
         }
     }
 
+    /// Nothing speaks for a loss.
+    pub(super) fn is_empty(&self) -> bool {
+        self.refusals.is_empty()
+    }
+
     fn lost(&self) -> Vec<u64> {
         let proven = self.refusals.iter().filter(|(_, refusals)| refusals.count >= REFUSALS);
         let mut lost: Vec<u64> = proven.map(|(replica, _)| *replica).collect();

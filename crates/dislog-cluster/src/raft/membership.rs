@@ -119,6 +119,13 @@ impl Group {
         self.course.committed = self.node.raft.raft_log.committed;
     }
 
+    /// There is nothing left to change.
+    pub(super) fn is_on_target(&self) -> bool {
+        let (_, membership) = self.node.store().history().newest();
+        let wants = self.course.target.is_some() && !self.course.settled;
+        !wants && membership.voters_outgoing.is_empty()
+    }
+
     /// A snapshot or its answer may be lost; Raft waits for it until told so.
     fn repeat_snapshots(&mut self) {
         let waiting = |(id, progress): (&u64, &raft::Progress)| {

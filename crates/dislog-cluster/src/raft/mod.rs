@@ -24,6 +24,7 @@
 pub(crate) mod driver;
 mod entry;
 pub(crate) mod group;
+mod hibernation;
 pub(crate) mod input;
 mod install;
 mod losses;
@@ -31,6 +32,8 @@ mod members_file;
 pub(crate) mod membership;
 pub(crate) mod open;
 mod persist;
+pub(crate) mod pulse;
+mod rest;
 mod rim;
 mod storage;
 pub(crate) mod sync_threads;
@@ -38,6 +41,8 @@ pub(crate) mod transport;
 mod vote_file;
 mod waiters;
 
+#[cfg(test)]
+mod hibernation_tests;
 #[cfg(feature = "sim")]
 mod sim;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::losses::Losses;
 use super::members_file::{self, History, StoredHistory};
 use super::membership::{Course, Target};
 use super::persist::Persist;
+use super::rest::Rest;
 use super::storage::LogStorage;
 use super::transport::Membership;
 use super::vote_file::{self, StoredVote, Vote};
@@ -187,6 +188,7 @@ impl OpenGroup {
             outbox: Default::default(),
             installing: None,
             course: Course::default(),
+            rest: Rest::default(),
             losses: Losses::default(),
             told_others: false,
             opened: None,

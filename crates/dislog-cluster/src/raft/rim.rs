@@ -20,6 +20,8 @@ pub(super) struct Rim {
     pub(super) disk: DiskSpace,
     /// Tells the rest of the node that a group has another leader or other members.
     pub(super) changed: Box<dyn Fn() + Send>,
+    /// Other nodes may share groups with this one.
+    pub(super) members_changed: bool,
     /// For the time-outs of elections.
     pub(super) random: StdRng,
     /// Unix milliseconds, as of the input being handled.

@@ -30,6 +30,7 @@ impl Group {
             voters: membership.voters.clone(),
             voters_outgoing: membership.voters_outgoing.clone(),
             learners: membership.learners.clone(),
+            rests: !self.is_awake(),
             stopped: self.stopped,
             installing: self.installing.is_some(),
             log: self.shared.log.clone(),

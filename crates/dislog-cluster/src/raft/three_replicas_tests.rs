@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::driver::{self, DriverConfig, Input};
 use super::open::OpenGroup;
+use super::pulse::Pulse;
 use super::transport::{PeerMessage, Transport};
 use crate::error::AppendError;
 use crate::partition::port::Port;
@@ -34,11 +35,31 @@ struct Wires {
     isolated: HashSet<u64>,
 }
 
-impl Transport for Hub {
+/// The hub, as one node sees it.
+struct Plug {
+    hub: Hub,
+    node: u64,
+}
+
+impl Transport for Plug {
     fn flush(&mut self) {}
 
+    fn node_of(&self, replica: u64) -> Option<u64> {
+        Some(replica)
+    }
+
+    fn pulse(&mut self, node: u64, pulse: Pulse) {
+        let wires = self.hub.0.lock().unwrap();
+        if wires.isolated.contains(&self.node) || wires.isolated.contains(&node) {
+            return;
+        }
+        if let Some(driver) = wires.drivers.get(&node) {
+            let _ = driver.send(Input::Pulse(self.node, pulse));
+        }
+    }
+
     fn send(&mut self, message: PeerMessage) {
-        let wires = self.0.lock().unwrap();
+        let wires = self.hub.0.lock().unwrap();
         if wires.isolated.contains(&message.from) || wires.isolated.contains(&message.to) {
             return;
         }
@@ -63,7 +84,7 @@ fn start(node_id: u64, hub: &Hub) -> Partition {
     let config = DriverConfig {
         fs: Arc::<SimFs>::clone(&fs),
         clock: Arc::new(SystemClock),
-        transport: Box::new(hub.clone()),
+        transport: Box::new(Plug { hub: hub.clone(), node: node_id }),
         changed: Box::new(|| {}),
         data_dir: PathBuf::from("/"),
         sync_threads: 1,

@@ -9,6 +9,7 @@
 //!
 //! Left out: forwarded proposals (a follower refuses instead).
 
+use super::pulse::Pulse;
 use bytes::Bytes;
 use prost::{Enumeration, Message as Wire};
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
@@ -17,6 +18,12 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot}
 pub(crate) trait Transport: Send {
     /// Takes a message to the replica `message.to`.
     fn send(&mut self, message: PeerMessage);
+
+    /// Takes a pulse to a node.
+    fn pulse(&mut self, node: u64, pulse: Pulse);
+
+    /// The node that a replica is on, if that is known.
+    fn node_of(&self, replica: u64) -> Option<u64>;
 
     /// Sends off what was taken: the driver's turn is over.
     fn flush(&mut self);

@@ -140,6 +140,10 @@ impl Reads {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.confirmed.is_empty()
+    }
+
     /// There is no leader any more that could confirm.
     pub(super) fn fail(&mut self, id: &PartitionId) {
         let confirmed = self.confirmed.drain(..).map(|(_, reply)| reply);

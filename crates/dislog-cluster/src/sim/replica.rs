@@ -32,6 +32,8 @@ pub struct Replica {
     pub voters_outgoing: Vec<u64>,
     /// Who only follows.
     pub learners: Vec<u64>,
+    /// It rests: time does not pass for it.
+    pub rests: bool,
     /// A failure has ended it.
     pub stopped: bool,
     /// It is beginning anew at another start.

@@ -51,7 +51,9 @@ impl Node {
 
     /// Starts a server at an address, as a node of the cluster that another belongs to.
     pub fn start_at(data_dir: &Path, address: &str, join: Option<&str>) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
+        let binary = std::env::var_os("DISLOG_BINARY");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_dislog").into());
+        let mut command = Command::new(binary);
         command.args(["server", "--listen", address, "--data-dir"]).arg(data_dir);
         if let Some(join) = join {
             command.args(["--join", join]);
