@@ -306,8 +306,13 @@ impl Group {
 
     /// Ends the group; `done` is told when nothing touches its files any more.
     pub(super) fn end(&mut self, life: Life, done: Option<mpsc::Sender<()>>, now_ms: i64) {
-        if life == Life::Deleted {
-            self.waiters.fail(&AppendError::Deleted(self.shared.id.clone()));
+        if life.is_over() {
+            // What was proposed may still be committed by replicas that are left.
+            let error = match life {
+                Life::Moved => AppendError::UnknownOutcome,
+                _ => ended(&self.shared, life),
+            };
+            self.waiters.fail(&error);
             self.reads.fail(&self.shared.id);
         }
         let give_up_ms = now_ms.saturating_add(END_WAIT_MS);
@@ -433,8 +438,8 @@ impl Group {
         if self.stopped && !self.persist.is_syncing() {
             self.let_go(rim);
         }
-        let deleted = self.ending.as_ref().is_some_and(|ending| ending.life == Life::Deleted);
-        if !self.stopped && !deleted && self.installing.is_none() {
+        let is_over = self.ending.as_ref().is_some_and(|ending| ending.life.is_over());
+        if !self.stopped && !is_over && self.installing.is_none() {
             self.begin_sync(rim);
             self.begin_upkeep(rim);
         }
@@ -688,6 +693,7 @@ impl Group {
 pub(super) fn ended(shared: &Shared, life: Life) -> AppendError {
     match life {
         Life::Deleted => AppendError::Deleted(shared.id.clone()),
+        Life::Moved => AppendError::NoLeader(shared.id.clone()),
         Life::Open | Life::Closing => AppendError::Closing,
     }
 }
