@@ -235,6 +235,11 @@ impl Driver {
                     group.kept(kept, rim);
                 }
             }
+            Input::Fetched(fetched) => {
+                if let Some((group, _)) = self.touch(fetched.group) {
+                    group.fetched(fetched);
+                }
+            }
             Input::Message(message) => {
                 if let Some((group, _)) = self.touch(message.group) {
                     group.message(message);

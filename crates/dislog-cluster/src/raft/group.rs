@@ -31,7 +31,7 @@ use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
 use super::losses::Losses;
 use super::membership::Course;
-use super::open::ELECTION_TICKS;
+use super::open::{ELECTION_TICKS, MESSAGE_BYTES_MAX};
 use super::persist::Persist;
 use super::rim::Rim;
 use super::storage::LogStorage;
@@ -335,7 +335,8 @@ impl Group {
     /// to drive.
     pub(super) fn has_ended(&mut self) -> bool {
         let installing = self.installing.is_some();
-        let under_way = self.persist.is_syncing() || self.upkeep.is_running() || installing;
+        let reading = self.upkeep.is_running() || self.node.store().is_fetching();
+        let under_way = self.persist.is_syncing() || reading || installing;
         let Some(ending) = self.ending.as_mut().filter(|_| !under_way) else { return false };
         let handing_over = self.node.raft.lead_transferee.is_some() && !ending.gave_up;
         let writing = !self.persist.is_idle() || self.upkeep.is_due();
@@ -442,6 +443,7 @@ impl Group {
         if !self.stopped && !is_over && self.installing.is_none() {
             self.begin_sync(rim);
             self.begin_upkeep(rim);
+            self.begin_fetch(rim);
         }
         if !self.told_others {
             self.told_others = true;
@@ -506,7 +508,8 @@ impl Group {
     pub(super) fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
         for message in messages {
             if let Some(message) = PeerMessage::from_raft(self.number(), message) {
-                rim.transport.send(message);
+                let parts = message.split(MESSAGE_BYTES_MAX).into_iter();
+                parts.for_each(|part| rim.transport.send(part));
             }
         }
     }
