@@ -64,11 +64,12 @@ enum Damage {
     Vote,
 }
 
+/// The first ones are always tried.
 const DAMAGE: [Damage; 7] = [
     Damage::SealedBit,
-    Damage::ActiveBit,
-    Damage::Cut,
     Damage::OldCopy,
+    Damage::Cut,
+    Damage::ActiveBit,
     Damage::NoIndex,
     Damage::NoSegment,
     Damage::Vote,
@@ -110,7 +111,7 @@ async fn damaged_replicas_serve_nothing_wrong_and_are_repaired() {
     let mut writer = Writer::start(&client);
     let mut tail = Tail::start(&client, ReadFrom::default());
     let mut gaps = Gaps::of("follower damaged");
-    let kinds = times("DISLOG_DAMAGES", DAMAGE.len());
+    let kinds = times("DISLOG_DAMAGES", 2);
     for (round, damage) in DAMAGE.into_iter().cycle().take(kinds).enumerate() {
         let number = cluster.follower(round).await;
         until("it has sealed segments", async || {
