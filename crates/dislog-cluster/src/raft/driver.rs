@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::group::{self, Group};
 pub(crate) use super::input::Input;
-use super::rim::{DiskSpace, Rim};
+use super::rim::{CatchUp, DiskSpace, Rim};
 use super::sync_threads::{Job, SyncJob, SyncThreads, Tools, Workers};
 use super::transport::Transport;
 use crate::error::ReadError;
@@ -126,6 +126,7 @@ impl Driver {
                 transport: config.transport,
                 changed: config.changed,
                 random: StdRng::seed_from_u64(config.fs.random()),
+                catch_up: CatchUp::default(),
                 disk: DiskSpace::new(config.fs, config.data_dir),
                 now_ms: config.clock.now_ms(),
             },

@@ -52,6 +52,8 @@ pub(super) struct Fetches {
     /// By the first entry.
     wanted: BTreeMap<u64, Wanted>,
     under_way: Option<UnderWay>,
+    /// When to go on, if others had their turn first, Unix milliseconds.
+    put_off_ms: Option<i64>,
     read: Vec<Entry>,
 }
 
@@ -106,9 +108,17 @@ impl Fetches {
         self.under_way.is_some()
     }
 
-    /// What is to be read next: from, to, and how much.
-    pub(super) fn next(&mut self) -> Option<(u64, u64, u64)> {
-        if self.under_way.is_some() {
+    /// When there is more to read, if it was put off.
+    pub(super) fn deadline_ms(&self) -> Option<i64> {
+        self.put_off_ms
+    }
+
+    /// What is to be read next, if it may be now: from, to, and how much.
+    pub(super) fn next(&mut self, rim: &mut Rim) -> Option<(u64, u64, u64)> {
+        self.put_off_ms = None;
+        let (_, first) = self.wanted.first_key_value().filter(|_| self.under_way.is_none())?;
+        if let Err(again_ms) = rim.catch_up.begin(first.bytes_max, rim.now_ms) {
+            self.put_off_ms = Some(again_ms);
             return None;
         }
         let (from, Wanted { to, bytes_max, asked }) = self.wanted.pop_first()?;
@@ -132,7 +142,7 @@ impl Fetches {
 impl Group {
     /// Has a thread read what followers lack, if one is to be read for.
     pub(super) fn begin_fetch(&mut self, rim: &mut Rim) {
-        if let Some(job) = self.node.mut_store().next_fetch(self.shared.group) {
+        if let Some(job) = self.node.mut_store().next_fetch(self.shared.group, rim) {
             rim.threads.take(Job::Fetch(job));
         }
     }

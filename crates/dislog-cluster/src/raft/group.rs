@@ -668,7 +668,10 @@ impl Group {
         if self.stopped {
             return None;
         }
-        [self.persist.deadline_ms(), self.upkeep.deadline_ms()].into_iter().flatten().min()
+        let fetch_ms = self.node.store().fetch_deadline_ms();
+        let fetch_ms = fetch_ms.filter(|_| self.installing.is_none());
+        let deadlines = [self.persist.deadline_ms(), self.upkeep.deadline_ms(), fetch_ms];
+        deadlines.into_iter().flatten().min()
     }
 
     /// A failed write or sync, or a log that is not what it should be: nothing is written any more.

@@ -19,6 +19,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use super::entry::{self, EntryError, LogEnd};
 use super::fetch::{FetchJob, Fetched, Fetches};
 use super::members_file::History;
+use super::rim::Rim;
 use super::vote_file::Vote;
 use crate::partition::shared::Fault;
 
@@ -187,9 +188,14 @@ impl LogStorage {
         self.fetches.borrow().is_under_way()
     }
 
+    /// When there is more to read for followers, if that was put off.
+    pub(super) fn fetch_deadline_ms(&self) -> Option<i64> {
+        self.fetches.borrow().deadline_ms()
+    }
+
     /// What a thread is to read for followers now.
-    pub(super) fn next_fetch(&mut self, group: u64) -> Option<FetchJob> {
-        let (from, to, bytes_max) = self.fetches.get_mut().next()?;
+    pub(super) fn next_fetch(&mut self, group: u64, rim: &mut Rim) -> Option<FetchJob> {
+        let (from, to, bytes_max) = self.fetches.get_mut().next(rim)?;
         Some(FetchJob { group, log: self.log.clone(), from, to, bytes_max })
     }
 
