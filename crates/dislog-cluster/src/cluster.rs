@@ -405,8 +405,8 @@ impl Cluster {
         self.change(Command::delete(topic_id, name)).await.map(drop)
     }
 
-    /// Returns once this node knows every topic whose creation was acknowledged before the call: one
-    /// that was just started may not, for a moment. Safe to cancel.
+    /// Returns once this node knows every topic that was created before the call. One that was just
+    /// started may not, for a moment. Safe to cancel.
     ///
     /// # Errors
     /// If nobody leads the metadata, or the node closes.

@@ -214,8 +214,8 @@ impl PeerMessage {
         })
     }
 
-    /// As messages of at most so many bytes of entries, or one entry, each. Raft joins what it sends
-    /// one peer in a turn, and so exceeds the size that it was told, and what may travel at once.
+    /// As messages of at most so many bytes of entries, or one entry. Raft joins what it sends one
+    /// peer in a turn, and so exceeds the size that it was told, and what may travel at once.
     pub(super) fn split(mut self, bytes_max: u64) -> Vec<PeerMessage> {
         let mut parts = Vec::new();
         while let Some(at) = self.first_beyond(bytes_max) {

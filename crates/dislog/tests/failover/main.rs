@@ -1,5 +1,5 @@
-//! Nodes that are killed, stopped, cut off, damaged or gone, and others that come, under clients that
-//! knew one address.
+//! Nodes that are killed, stopped, cut off, damaged or gone, and others that come, under clients
+//! that knew one address.
 //!
 //! Small by default; `docs/testing.md` says how to make long runs of it.
 

@@ -78,7 +78,7 @@ async fn a_new_node_catches_up_under_load_and_then_votes() {
     let start_offset = fill_and_trim(&client, mib).await;
 
     let mut probe = Probe::start(&client);
-    // The small runs' first appends are the slow ones, the long runs measure for as long as it takes.
+    // About as long as the new node will take.
     sleep(CALM * u32::try_from(1 + mib / 256).unwrap()).await;
     let before = probe.percentiles().await;
     let start = Instant::now();

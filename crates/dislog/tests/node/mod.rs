@@ -51,8 +51,8 @@ impl Node {
         Node::spawn(command)
     }
 
-    /// Starts a server at an address, as a node of the cluster that others belong to; `command` runs
-    /// the binary.
+    /// Starts a server at an address, as a node of the cluster that others belong to; `command`
+    /// runs the binary.
     pub fn start_at(
         mut command: Command,
         data_dir: &Path,
@@ -185,8 +185,8 @@ impl Drop for Node {
     }
 }
 
-/// The program under test: `DISLOG_BINARY`, for long runs of one that was built elsewhere, or the one
-/// that was built with the tests.
+/// The program under test: `DISLOG_BINARY`, for long runs of one that was built elsewhere, or the
+/// one that was built with the tests.
 pub fn binary() -> OsString {
     std::env::var_os("DISLOG_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dislog").into())
 }
