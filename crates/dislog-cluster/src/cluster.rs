@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::discovery::agent::{Agent, Heard, PACKETS_WAITING_MAX};
-use crate::error::{AppendError, OpenError, TopicError};
+use crate::error::{AppendError, OpenError, ReadError, TopicError};
 use crate::metadata::Metadata;
 use crate::metadata::command::{Change, Command, MarkNode, RegisterNode, RemoveNode, Standing};
 use crate::metadata::reconciler::{Reconciler, Wake};
@@ -406,6 +406,19 @@ impl Cluster {
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), TopicError> {
         let topic_id = self.inner.node.metadata.state().topic(name)?.topic_id;
         self.change(Command::delete(topic_id, name)).await.map(drop)
+    }
+
+    /// Returns once this node knows every topic that was created before the call. One that was just
+    /// started may not, for a moment. Safe to cancel.
+    ///
+    /// # Errors
+    /// If nobody leads the metadata, or the node closes.
+    pub async fn knows_all_topics(&self) -> Result<(), TopicError> {
+        let current = self.metadata_log()?.linearize().await;
+        current.map_err(|error| match error {
+            ReadError::Closing => AppendError::Closing.into(),
+            _ => AppendError::NoLeader(Metadata::partition()).into(),
+        })
     }
 
     /// A partition of a topic.

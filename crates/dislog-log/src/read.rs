@@ -60,6 +60,13 @@ impl Log {
         view.read_frames(&*self.0.fs, from, to, bytes_max)
     }
 
+    /// As [`frames`](Log::frames), if the first of them is in memory; does not block.
+    #[must_use]
+    pub fn frames_cached(&self, from: u64, to: u64, bytes_max: u64) -> Option<Vec<Frame>> {
+        let bytes = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        self.state().tail.frames(from, to, bytes)
+    }
+
     /// The term of a raft index from one before the first frame to the last; `None` outside of
     /// that, and where the log is damaged.
     #[must_use]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use dislog_cluster::{AppendError, Cluster, NodeInfo, Partition, Peer, TopicError};
+use dislog_cluster::{AppendError, Cluster, NodeInfo, Partition, Peer, Topic, TopicError};
 use dislog_proto::{DEFAULT_TOPIC, reason, v1};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::watch;
@@ -13,8 +13,11 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::{Forwarder, Hops};
 use crate::outflow::Outlet;
-use crate::status::Failure;
+use crate::status::{Failure, kinds};
 use crate::topics;
+
+/// How long the leader of the metadata may take to say how far it is: longer than an election.
+const METADATA_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A node as its services see it. A cheap handle.
 #[derive(Clone)]
@@ -108,8 +111,28 @@ impl Node {
                 self.create(&id, Hops::default()).await?;
                 Ok(self.cluster.partition(&id)?)
             }
+            Err(TopicError::NotFound(_)) => {
+                self.knows_all_topics().await?;
+                Ok(self.cluster.partition(&id)?)
+            }
             found => Ok(found?),
         }
+    }
+
+    /// The topic of a name.
+    pub(crate) async fn topic(&self, name: &TopicName) -> Result<Topic, Failure> {
+        if let Ok(topic) = self.cluster.topic(name) {
+            return Ok(topic);
+        }
+        self.knows_all_topics().await?;
+        Ok(self.cluster.topic(name)?)
+    }
+
+    /// Returns once a topic that this node does not know is one that does not exist.
+    async fn knows_all_topics(&self) -> Result<(), Failure> {
+        let known = tokio::time::timeout(METADATA_WAIT_MAX, self.cluster.knows_all_topics()).await;
+        let message = "the leader of the metadata does not answer";
+        Ok(known.map_err(|_| Failure::new(&kinds::NO_LEADER, message))??)
     }
 
     /// Where appends to a partition go; its topic is created if that is allowed.

@@ -3,6 +3,8 @@
 //! A [`Reader`] holds at most one chunk of stored batches and the decoded records of one of them,
 //! however slow its client is. It waits on the committed offset and never polls.
 
+use std::time::Duration;
+
 use dislog_cluster::{Partition, Progress, ReadError, StoredBatch};
 use dislog_types::{BatchHeader, Compression, Record, batch};
 
@@ -23,6 +25,10 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// A batch larger than this is decompressed on a thread that may block: it takes milliseconds.
 const INLINE_DECOMPRESS_BYTES_MAX: usize = 32 << 10;
+
+/// How long a partition may be without a leader before who follows it is sent elsewhere: longer
+/// than an election takes.
+const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
 /// Where a reader starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +170,25 @@ impl Reader {
     pub(crate) async fn wait(&self) -> Result<(), Failure> {
         self.partition.wait_for(self.next_offset).await?;
         Ok(())
+    }
+
+    /// Returns once the partition has been without a leader for so long that its other replicas
+    /// may have come further without this one. Safe to cancel.
+    pub(crate) async fn is_left_alone(&self) {
+        let mut led = self.partition.watch_led();
+        loop {
+            // The partition holds the sender, and the reader the partition.
+            let _leaderless = led.wait_for(|led| !led).await.map(|led| *led);
+            let again = tokio::time::timeout(LEADERLESS_MAX, led.wait_for(|led| *led)).await;
+            if again.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// There is no leader.
+    pub(crate) fn no_leader(&self) -> Failure {
+        ReadError::NoLeader(self.partition.id().clone()).into()
     }
 
     /// Records up to the limits, without waiting; none at the end of the log. Not safe to cancel.

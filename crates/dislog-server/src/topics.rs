@@ -75,7 +75,7 @@ pub(crate) async fn trim(
     hops: Hops,
 ) -> Result<u64, Failure> {
     let id = PartitionId { topic: name(&request.topic)?, partition: request.partition };
-    node.cluster.topic(&id.topic)?;
+    node.topic(&id.topic).await?;
     let partition = match node.place(&request.topic, request.partition, hops).await? {
         Place::Here(partition) => partition,
         Place::There(_, peer) => {

@@ -11,6 +11,7 @@ mod node;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,8 @@ impl Cluster {
 
     fn start_node(&mut self, number: usize) {
         let join = (number > 0).then(|| self.addresses[0].as_str());
-        let node = Node::start_at(self.data[number].path(), &self.addresses[number], join);
+        let (command, data_dir) = (Command::new(node::binary()), self.data[number].path());
+        let node = Node::start_at(command, data_dir, &self.addresses[number], join);
         self.nodes[number] = Some(node);
     }
 

@@ -81,7 +81,7 @@ pub struct ProducerOptions {
     pub delivery_timeout: Duration,
     /// How long the leader of a partition may leave a batch unanswered before it is looked for
     /// elsewhere, and all that is unanswered sent again: the time without a server that is stopped
-    /// but not gone. Doubles while that does not help. 2.5 s.
+    /// but not gone. Doubles while that does not help. 1.5 s.
     pub answer_timeout: Duration,
     /// Retries never double a record. If off, a broken connection fails what was under way, and
     /// `answer_timeout` does not apply. On.
@@ -98,7 +98,7 @@ impl Default for ProducerOptions {
             buffer_bytes_max: 32 << 20,
             in_flight_max: 16,
             delivery_timeout: Duration::from_secs(120),
-            answer_timeout: Duration::from_millis(2_500),
+            answer_timeout: Duration::from_millis(1_500),
             idempotent: true,
         }
     }

@@ -190,7 +190,10 @@ impl Reconciler {
         let ended: Vec<u64> = self.opened.iter().filter_map(unwanted).collect();
         for group in ended {
             let Some(opened) = self.opened.remove(&group) else { continue };
-            self.end(group, &opened);
+            // Not found in the newest metadata: deleted, and else only gone from here.
+            let exists = topics.iter().any(|life| life.topic_id == topic(group));
+            let life = if exists { Life::Moved } else { Life::Deleted };
+            self.end(group, &opened, life);
             let owner = Owner { topic_id: topic(group), replica: opened.replica };
             self.ended.push((opened.id, owner));
         }
@@ -201,17 +204,17 @@ impl Reconciler {
         self.ended = ended;
     }
 
-    fn end(&self, group: u64, opened: &OpenedGroup) {
+    fn end(&self, group: u64, opened: &OpenedGroup, life: Life) {
         let OpenedGroup { id, .. } = opened;
         let (done, ended) = mpsc::channel();
-        if self.node.port.send(Input::EndGroup(group, Life::Deleted, done)).is_ok() {
+        if self.node.port.send(Input::EndGroup(group, life, done)).is_ok() {
             // Without an answer there was no such group, or no driver: nothing uses the files
             // either way.
             (self.node.wait)(&ended);
         }
         let open = self.node.partitions.open().get(id).cloned();
         if let Some(partition) = open {
-            partition.shared.end(Life::Deleted);
+            partition.shared.end(life);
         }
         self.node.partitions.remove(id);
     }

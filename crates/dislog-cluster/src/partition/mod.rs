@@ -146,6 +146,12 @@ impl Partition {
         outcome.await.unwrap_or(Err(AppendError::UnknownOutcome))
     }
 
+    /// Whether it has a leader that serves, as far as is known here, to wait on.
+    #[must_use]
+    pub fn watch_led(&self) -> watch::Receiver<bool> {
+        self.shared.led.subscribe()
+    }
+
     /// Whether this replica leads and takes appends.
     #[must_use]
     pub fn serves(&self) -> bool {
@@ -175,6 +181,7 @@ impl Partition {
         let health = self.shared.health();
         match (health.life, &health.fault) {
             (Life::Deleted, _) => Err(AppendError::Deleted(self.shared.id.clone())),
+            (Life::Moved, _) => Err(AppendError::NoLeader(self.shared.id.clone())),
             (Life::Closing, _) => Err(AppendError::Closing),
             (Life::Open, Some(Fault::Damaged(message))) => {
                 Err(AppendError::Damaged(message.clone()))

@@ -89,6 +89,7 @@ impl Partition {
             Life::Open => None,
             Life::Closing => Some(ReadError::Closing),
             Life::Deleted => Some(ReadError::Deleted(self.shared.id.clone())),
+            Life::Moved => Some(ReadError::NoLeader(self.shared.id.clone())),
         }
     }
 

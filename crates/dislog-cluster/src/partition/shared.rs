@@ -54,6 +54,15 @@ pub(crate) enum Life {
     Closing,
     /// Its topic was deleted.
     Deleted,
+    /// The replica was given up; the partition has others.
+    Moved,
+}
+
+impl Life {
+    /// Whether nothing that the replica has will be needed here.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Life::Deleted | Life::Moved)
+    }
 }
 
 /// Why a partition cannot be written.

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use super::group::{self, Group};
 pub(crate) use super::input::Input;
 use super::pulse::Pulses;
-use super::rim::{DiskSpace, Rim};
+use super::rim::{CatchUp, DiskSpace, Rim};
 use super::sync_threads::{Job, SyncJob, SyncThreads, Tools, Workers};
 use super::transport::Transport;
 use crate::error::ReadError;
@@ -136,6 +136,7 @@ impl Driver {
                 changed: config.changed,
                 members_changed: false,
                 random: StdRng::seed_from_u64(config.fs.random()),
+                catch_up: CatchUp::default(),
                 disk: DiskSpace::new(config.fs, config.data_dir),
                 now_ms: config.clock.now_ms(),
             },
@@ -246,6 +247,11 @@ impl Driver {
             Input::Kept(kept) => {
                 if let Some((group, rim)) = self.touch(kept.group) {
                     group.kept(kept, rim);
+                }
+            }
+            Input::Fetched(fetched) => {
+                if let Some((group, _)) = self.touch(fetched.group) {
+                    group.fetched(fetched);
                 }
             }
             Input::Message(message) => {

@@ -31,7 +31,7 @@ use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
 use super::losses::Losses;
 use super::membership::Course;
-use super::open::ELECTION_TICKS;
+use super::open::{ELECTION_TICKS, MESSAGE_BYTES_MAX};
 use super::persist::Persist;
 use super::rest::Rest;
 use super::rim::Rim;
@@ -319,8 +319,13 @@ impl Group {
 
     /// Ends the group; `done` is told when nothing touches its files any more.
     pub(super) fn end(&mut self, life: Life, done: Option<mpsc::Sender<()>>, now_ms: i64) {
-        if life == Life::Deleted {
-            self.waiters.fail(&AppendError::Deleted(self.shared.id.clone()));
+        if life.is_over() {
+            // What was proposed may still be committed by replicas that are left.
+            let error = match life {
+                Life::Moved => AppendError::UnknownOutcome,
+                _ => ended(&self.shared, life),
+            };
+            self.waiters.fail(&error);
             self.reads.fail(&self.shared.id);
         }
         let give_up_ms = now_ms.saturating_add(END_WAIT_MS);
@@ -343,7 +348,8 @@ impl Group {
     /// to drive.
     pub(super) fn has_ended(&mut self) -> bool {
         let installing = self.installing.is_some();
-        let under_way = self.persist.is_syncing() || self.upkeep.is_running() || installing;
+        let reading = self.upkeep.is_running() || self.node.store().is_fetching();
+        let under_way = self.persist.is_syncing() || reading || installing;
         let Some(ending) = self.ending.as_mut().filter(|_| !under_way) else { return false };
         let handing_over = self.node.raft.lead_transferee.is_some() && !ending.gave_up;
         let writing = !self.persist.is_idle() || self.upkeep.is_due();
@@ -447,10 +453,11 @@ impl Group {
         if self.stopped && !self.persist.is_syncing() {
             self.let_go(rim);
         }
-        let deleted = self.ending.as_ref().is_some_and(|ending| ending.life == Life::Deleted);
-        if !self.stopped && !deleted && self.installing.is_none() {
+        let is_over = self.ending.as_ref().is_some_and(|ending| ending.life.is_over());
+        if !self.stopped && !is_over && self.installing.is_none() {
             self.begin_sync(rim);
             self.begin_upkeep(rim);
+            self.begin_fetch(rim);
         }
         if !self.told_others {
             self.told_others = true;
@@ -517,7 +524,8 @@ impl Group {
     pub(super) fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
         for message in messages {
             if let Some(message) = PeerMessage::from_raft(self.number(), message) {
-                rim.transport.send(message);
+                let parts = message.split(MESSAGE_BYTES_MAX).into_iter();
+                parts.for_each(|part| rim.transport.send(part));
             }
         }
     }
@@ -676,7 +684,10 @@ impl Group {
         if self.stopped {
             return None;
         }
-        [self.persist.deadline_ms(), self.upkeep.deadline_ms()].into_iter().flatten().min()
+        let fetch_ms = self.node.store().fetch_deadline_ms();
+        let fetch_ms = fetch_ms.filter(|_| self.installing.is_none());
+        let deadlines = [self.persist.deadline_ms(), self.upkeep.deadline_ms(), fetch_ms];
+        deadlines.into_iter().flatten().min()
     }
 
     /// A failed write or sync, or a log that is not what it should be: nothing is written any more.
@@ -704,6 +715,7 @@ impl Group {
 pub(super) fn ended(shared: &Shared, life: Life) -> AppendError {
     match life {
         Life::Deleted => AppendError::Deleted(shared.id.clone()),
+        Life::Moved => AppendError::NoLeader(shared.id.clone()),
         Life::Open | Life::Closing => AppendError::Closing,
     }
 }

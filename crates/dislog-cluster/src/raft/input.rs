@@ -1,13 +1,14 @@
 //! Everything that can happen to the driver: the messages of its one channel.
 //!
 //! The channel itself has no bound because everything that sends on it has one: appends hold
-//! permits in bytes, other requests hold a permit each, and the threads answer at most two jobs per
-//! log.
+//! permits in bytes, other requests hold a permit each, and the threads answer at most one job of
+//! each kind per log.
 
 use std::sync::{Arc, mpsc};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::fetch::Fetched;
 use super::group::Group;
 use super::membership::Target;
 use super::pulse::Pulse;
@@ -30,6 +31,8 @@ pub(crate) enum Input {
     Synced(Synced),
     /// A node said how things are.
     Pulse(u64, Pulse),
+    /// A log was read for followers.
+    Fetched(Fetched),
     /// A log began anew.
     Installed(Installed),
     /// A piece of upkeep ended.

@@ -23,6 +23,7 @@
 
 pub(crate) mod driver;
 mod entry;
+mod fetch;
 pub(crate) mod group;
 mod hibernation;
 pub(crate) mod input;

@@ -26,8 +26,12 @@ use crate::partition::shared::{Fault, Shared};
 use crate::partition::state_machine::{ApplyError, StateMachine};
 use crate::partition::upkeep::Upkeep;
 
-/// Bytes of entries in one message to a peer, and of committed entries handed out at once.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of entries in one message to a peer, unless one alone has more: large enough that reading
+/// them one after the other is fast, and small enough that nobody waits for one of them.
+pub(super) const MESSAGE_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes of committed entries handed out at once.
+const COMMITTED_BYTES_MAX: u64 = 1 << 20;
 
 /// Messages with entries under way to one peer; with the size of each it bounds the bytes.
 const MESSAGES_IN_FLIGHT_MAX: usize = 64;
@@ -290,7 +294,7 @@ impl OpenGroup {
             batch_append: true,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
-            max_committed_size_per_ready: MESSAGE_BYTES_MAX,
+            max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             ..Config::default()
         }
     }

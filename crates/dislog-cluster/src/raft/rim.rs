@@ -18,6 +18,7 @@ pub(super) struct Rim {
     pub(super) syncs: Vec<SyncJob>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) disk: DiskSpace,
+    pub(super) catch_up: CatchUp,
     /// Tells the rest of the node that a group has another leader or other members.
     pub(super) changed: Box<dyn Fn() + Send>,
     /// Other nodes may share groups with this one.
@@ -26,6 +27,39 @@ pub(super) struct Rim {
     pub(super) random: StdRng,
     /// Unix milliseconds, as of the input being handled.
     pub(super) now_ms: i64,
+}
+
+/// How fast this node reads what followers lack, of all groups together: what they cost in memory,
+/// on the network and on their own disks is taken from those who append.
+#[derive(Default)]
+pub(super) struct CatchUp {
+    /// When more may be read, microseconds.
+    not_before_us: i64,
+}
+
+/// See [`CatchUp`].
+const CATCH_UP_BYTES_PER_SECOND: u64 = 64 << 20;
+
+/// What was not read in this time may be read later: timers are not exact.
+const CATCH_UP_SLACK_US: i64 = 20_000;
+
+/// Nothing is put off for longer, unless the clock was set back.
+const CATCH_UP_PAUSE_MAX_US: i64 = 1_000_000;
+
+impl CatchUp {
+    /// Whether so much may be read now; if not, when to ask again, Unix milliseconds.
+    pub(super) fn begin(&mut self, bytes: u64, now_ms: i64) -> Result<(), i64> {
+        let now_us = now_ms.saturating_mul(1_000);
+        let left_us = self.not_before_us.saturating_sub(now_us);
+        if (1..=CATCH_UP_PAUSE_MAX_US).contains(&left_us) {
+            return Err(now_ms.saturating_add(left_us / 1_000 + 1));
+        }
+        let takes_us = bytes.saturating_mul(1_000_000) / CATCH_UP_BYTES_PER_SECOND;
+        let takes_us = i64::try_from(takes_us).unwrap_or(CATCH_UP_PAUSE_MAX_US);
+        let from_us = self.not_before_us.clamp(now_us.saturating_sub(CATCH_UP_SLACK_US), now_us);
+        self.not_before_us = from_us.saturating_add(takes_us.min(CATCH_UP_PAUSE_MAX_US));
+        Ok(())
+    }
 }
 
 /// What the disk has left, less what is on its way there.
@@ -84,5 +118,29 @@ impl DiskSpace {
 
     fn free_bytes(&self) -> u64 {
         self.available_bytes.saturating_sub(self.on_the_way_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followers_are_read_for_at_a_rate_whatever_the_clock_does() {
+        const BYTES: u64 = 256 << 10;
+        let mut catch_up = CatchUp::default();
+        let (mut now_ms, mut read) = (1_000_000, 0);
+        while now_ms < 1_002_000 {
+            match catch_up.begin(BYTES, now_ms) {
+                Ok(()) => read += BYTES,
+                Err(again_ms) => {
+                    assert!(again_ms > now_ms);
+                    now_ms = again_ms;
+                }
+            }
+        }
+        let wanted = 2 * CATCH_UP_BYTES_PER_SECOND;
+        assert!((wanted..wanted + wanted / 50).contains(&read), "{read}");
+        assert_eq!(catch_up.begin(BYTES, 5_000), Ok(()), "the clock was set back");
     }
 }

@@ -17,7 +17,9 @@ use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::entry::{self, EntryError, LogEnd};
+use super::fetch::{FetchJob, Fetched, Fetches};
 use super::members_file::History;
+use super::rim::Rim;
 use super::vote_file::Vote;
 use crate::partition::shared::Fault;
 
@@ -38,6 +40,8 @@ pub(super) struct LogStorage {
     /// Why reading failed. Raft panics on a failed read, so it gets nothing instead, and the group
     /// stops.
     fault: RefCell<Option<Fault>>,
+    /// What followers lack that is not in memory.
+    fetches: RefCell<Fetches>,
 }
 
 /// Where a log starts, in the data of a snapshot; the position and its term are Raft's to carry.
@@ -101,6 +105,7 @@ impl LogStorage {
             end: LogEnd { offset: bounds.end_offset, timestamp_ms: bounds.last_timestamp_ms },
             recent: VecDeque::new(),
             fault: RefCell::new(None),
+            fetches: RefCell::default(),
             log,
         }
     }
@@ -129,6 +134,7 @@ impl LogStorage {
     }
 
     fn truncate(&mut self, from: u64) -> Result<(), LogError> {
+        self.fetches.get_mut().clear();
         self.log.truncate(from)?;
         while self.recent.back().is_some_and(|entry| entry.index >= from) {
             self.recent.pop_back();
@@ -159,6 +165,7 @@ impl LogStorage {
         (self.last_index, self.last_term) = (bounds.last_raft_index, bounds.last_term);
         self.end = LogEnd { offset: bounds.end_offset, timestamp_ms: bounds.last_timestamp_ms };
         self.recent.clear();
+        self.fetches.get_mut().clear();
         self.history = history;
     }
 
@@ -174,6 +181,44 @@ impl LogStorage {
     /// Why reading failed, if it did.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault.borrow().clone()
+    }
+
+    /// Whether a thread reads the log for followers.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.fetches.borrow().is_under_way()
+    }
+
+    /// When there is more to read for followers, if that was put off.
+    pub(super) fn fetch_deadline_ms(&self) -> Option<i64> {
+        self.fetches.borrow().deadline_ms()
+    }
+
+    /// What a thread is to read for followers now.
+    pub(super) fn next_fetch(&mut self, group: u64, rim: &mut Rim) -> Option<FetchJob> {
+        let (from, to, bytes_max) = self.fetches.get_mut().next(rim)?;
+        Some(FetchJob { group, log: self.log.clone(), from, to, bytes_max })
+    }
+
+    /// Takes what was read: who is to ask again. What was trimmed meanwhile is not there, and Raft
+    /// finds that out by itself.
+    pub(super) fn fetched(&mut self, fetched: Fetched) -> Vec<GetEntriesContext> {
+        let Fetched { from, result, .. } = fetched;
+        let fetches = self.fetches.get_mut();
+        let (asked, is_current) = fetches.end();
+        match result {
+            _ if !is_current || from < self.log.bounds().first_raft_index => {}
+            Ok(frames) => fetches.keep(frames),
+            Err(error) => self.failed(&error),
+        }
+        asked
+    }
+
+    fn failed(&self, error: &ReadError) {
+        let fault = match error {
+            ReadError::Damaged(_) => Fault::Damaged(error.to_string()),
+            _ => Fault::Stopped(error.to_string()),
+        };
+        *self.fault.borrow_mut() = Some(fault);
     }
 
     fn recent_from(&self) -> u64 {
@@ -201,11 +246,7 @@ impl LogStorage {
         match self.log.frames(low, high, bytes_max) {
             Ok(frames) => frames.into_iter().map(entry::from_frame).collect(),
             Err(error) => {
-                let fault = match &error {
-                    ReadError::Damaged(_) => Fault::Damaged(error.to_string()),
-                    _ => Fault::Stopped(error.to_string()),
-                };
-                *self.fault.borrow_mut() = Some(fault);
+                self.failed(&error);
                 Vec::new()
             }
         }
@@ -222,7 +263,7 @@ impl Storage for LogStorage {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         assert!(high <= self.last_index + 1, "Raft asks for entries that are there");
         if low < self.first_index {
@@ -234,6 +275,16 @@ impl Storage for LogStorage {
             low if low >= high => Vec::new(),
             low if low >= recent_from => self.recent(low, high, bytes_max),
             // Raft asks again for what is behind an answer that is shorter than its question.
+            low if context.can_async() => {
+                let high = high.min(recent_from);
+                match self.log.frames_cached(low, high, bytes_max) {
+                    Some(frames) => frames.into_iter().map(entry::from_frame).collect(),
+                    None => {
+                        let read = self.fetches.borrow_mut().ask(low, high, bytes_max, context);
+                        read.ok_or(StorageError::LogTemporarilyUnavailable)?
+                    }
+                }
+            }
             low => self.stored(low, high.min(recent_from), bytes_max),
         })
     }

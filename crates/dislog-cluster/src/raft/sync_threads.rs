@@ -1,7 +1,7 @@
 //! The threads that do to disks what takes time: votes, writes and syncs, and the upkeep of logs.
 //!
 //! The driver hands a job over and goes on; the outcome comes back through its channel. The driver
-//! gives at most one [`SyncJob`] and one [`UpkeepJob`] per log at a time, so the queues here are
+//! gives at most one job of each kind per log at a time, so the queues here are
 //! bounded by the number of logs. Syncs go first: somebody waits for them. A sync that is the only
 //! one may be done by the driver itself, with the same [`Tools`].
 
@@ -17,6 +17,7 @@ use dislog_log::fs::Fs;
 use dislog_log::{Checkpoint, Log, LogError, LogStart};
 
 use super::driver::Input;
+use super::fetch::FetchJob;
 use super::members_file::{self, History};
 use super::persist::Beside;
 use super::vote_file::{self, Vote};
@@ -97,6 +98,8 @@ pub(crate) enum Job {
     /// See there.
     Install(InstallJob),
     /// See there.
+    Fetch(FetchJob),
+    /// See there.
     Upkeep(UpkeepJob),
 }
 
@@ -115,6 +118,7 @@ struct Queue {
 struct Jobs {
     syncs: VecDeque<SyncJob>,
     installs: VecDeque<InstallJob>,
+    fetches: VecDeque<FetchJob>,
     upkeep: VecDeque<UpkeepJob>,
     ended: bool,
 }
@@ -150,6 +154,7 @@ impl Workers for SyncThreads {
         match job {
             Job::Sync(job) => jobs.syncs.push_back(job),
             Job::Install(job) => jobs.installs.push_back(job),
+            Job::Fetch(job) => jobs.fetches.push_back(job),
             Job::Upkeep(job) => jobs.upkeep.push_back(job),
         }
         drop(jobs);
@@ -177,6 +182,9 @@ impl Queue {
             if let Some(job) = jobs.installs.pop_front() {
                 return Some(Job::Install(job));
             }
+            if let Some(job) = jobs.fetches.pop_front() {
+                return Some(Job::Fetch(job));
+            }
             if let Some(job) = jobs.upkeep.pop_front() {
                 return Some(Job::Upkeep(job));
             }
@@ -202,6 +210,7 @@ impl Tools {
         match job {
             Job::Sync(job) => Input::Synced(self.sync(&job)),
             Job::Install(job) => Input::Installed(self.install(job)),
+            Job::Fetch(job) => Input::Fetched(job.work()),
             Job::Upkeep(job) => Input::Kept(self.upkeep(job)),
         }
     }

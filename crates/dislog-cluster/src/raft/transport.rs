@@ -221,6 +221,34 @@ impl PeerMessage {
         })
     }
 
+    /// As messages of at most so many bytes of entries, or one entry. Raft joins what it sends one
+    /// peer in a turn, and so exceeds the size that it was told, and what may travel at once.
+    pub(super) fn split(mut self, bytes_max: u64) -> Vec<PeerMessage> {
+        let mut parts = Vec::new();
+        while let Some(at) = self.first_beyond(bytes_max) {
+            let rest = self.entries.split_off(at);
+            let entries = std::mem::take(&mut self.entries);
+            let last = entries.last().expect("one at least is not beyond");
+            let (log_term, raft_index) = (last.term, last.raft_index);
+            let head = self.clone();
+            parts.push(PeerMessage { entries, ..head });
+            self = PeerMessage { log_term, raft_index, entries: rest, ..self };
+        }
+        parts.push(self);
+        parts
+    }
+
+    /// Where its entries exceed a size, but not the first.
+    fn first_beyond(&self, bytes_max: u64) -> Option<usize> {
+        let mut bytes = 0;
+        let beyond = self.entries.iter().position(|entry| {
+            bytes += entry.data.len() as u64;
+            bytes > bytes_max
+        });
+        let at = beyond?.max(1);
+        (at < self.entries.len()).then_some(at)
+    }
+
     /// What it weighs while it waits to be sent.
     pub(crate) fn bytes(&self) -> usize {
         let entries: usize = self.entries.iter().map(|entry| entry.data.len()).sum();
@@ -303,6 +331,38 @@ impl Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_message_is_split_and_says_the_same() {
+        let entry = |raft_index, bytes| PeerEntry {
+            term: raft_index / 3,
+            raft_index,
+            data: Bytes::from(vec![0; bytes]),
+            ..PeerEntry::default()
+        };
+        let sizes = [10, 90, 1, 500, 500, 20, 20];
+        let entries: Vec<PeerEntry> =
+            (8..).zip(sizes).map(|(raft_index, bytes)| entry(raft_index, bytes)).collect();
+        let message = PeerMessage {
+            kind: PeerMessageKind::Append.into(),
+            log_term: 2,
+            raft_index: 7,
+            commit: 9,
+            entries: entries.clone(),
+            ..PeerMessage::default()
+        };
+        let parts = message.clone().split(100);
+        let counts: Vec<usize> = parts.iter().map(|part| part.entries.len()).collect();
+        assert_eq!(counts, [2, 1, 1, 1, 2]);
+        for part in &parts {
+            assert_eq!((part.commit, part.kind), (message.commit, message.kind));
+            assert_eq!(part.log_term, part.raft_index / 3);
+            assert!(part.clone().into_raft().is_some());
+        }
+        let joined: Vec<PeerEntry> = parts.into_iter().flat_map(|part| part.entries).collect();
+        assert_eq!(joined, entries);
+        assert_eq!(PeerMessage::default().split(100), [PeerMessage::default()]);
+    }
 
     #[test]
     fn entries_that_do_not_follow_are_refused() {

@@ -42,7 +42,7 @@ impl Admin for AdminService {
         request: Request<v1::DescribeTopicRequest>,
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
         let name: TopicName = request.into_inner().topic.parse().map_err(Failure::from)?;
-        let topic = self.node.cluster.topic(&name).map_err(Failure::from)?;
+        let topic = self.node.topic(&name).await?;
         Ok(Response::new(v1::DescribeTopicResponse { topic: Some(described(&self.node, &topic)) }))
     }
 
@@ -142,7 +142,7 @@ impl Admin for AdminService {
         let (hops, request) = taken(request);
         let node_id = node_id(&request.node_id)?;
         let name: TopicName = request.topic.parse().map_err(Failure::from)?;
-        self.node.cluster.topic(&name).map_err(Failure::from)?;
+        self.node.topic(&name).await?;
         match self.node.place(&request.topic, request.partition, hops).await? {
             Place::Here(partition) => {
                 let handed = self.node.cluster.transfer_leader(&partition, node_id).await;

@@ -212,6 +212,8 @@ impl Source for Follower {
         }
         tokio::select! {
             waited = self.reader.wait() => waited.map(|()| Waited::Records),
+            // This node may be cut off from the others, and its client need not be.
+            () = self.reader.is_left_alone() => Err(self.reader.no_leader()),
             () = self.node.closing.wait() => Err(Failure::shutting_down()),
         }
     }

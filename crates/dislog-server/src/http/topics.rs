@@ -158,7 +158,7 @@ pub(super) async fn describe_topic(
     params: Params,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let topic = node.cluster.topic(&names.topic.parse()?)?;
+    let topic = node.topic(&names.topic.parse()?).await?;
     Ok(Json(Topic::from(described(&node, &topic))).into_response())
 }
 

@@ -4,7 +4,9 @@
 //! Linux only, like the limits it measures. Every test binary takes the part it needs.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -34,7 +36,7 @@ pub struct Node {
 impl Node {
     /// Starts a server on `data_dir`.
     pub fn start(data_dir: &Path) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
+        let mut command = Command::new(binary());
         command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         Node::spawn(command)
     }
@@ -49,11 +51,14 @@ impl Node {
         Node::spawn(command)
     }
 
-    /// Starts a server at an address, as a node of the cluster that another belongs to.
-    pub fn start_at(data_dir: &Path, address: &str, join: Option<&str>) -> Node {
-        let binary = std::env::var_os("DISLOG_BINARY");
-        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_dislog").into());
-        let mut command = Command::new(binary);
+    /// Starts a server at an address, as a node of the cluster that others belong to; `command`
+    /// runs the binary.
+    pub fn start_at(
+        mut command: Command,
+        data_dir: &Path,
+        address: &str,
+        join: Option<&str>,
+    ) -> Node {
         command.args(["server", "--listen", address, "--data-dir"]).arg(data_dir);
         if let Some(join) = join {
             command.args(["--join", join]);
@@ -93,6 +98,16 @@ impl Node {
             panic!("the server did not say where it listens:\n{}", output.lock().unwrap());
         };
         Node { address, pid, exited, output, is_down: false }
+    }
+
+    /// SIGKILL for all at once: none sees another go.
+    pub fn kill_all(nodes: Vec<Node>) {
+        for node in &nodes {
+            kill_process(node.pid, Signal::KILL).expect("the process is there");
+        }
+        for mut node in nodes {
+            node.wait();
+        }
     }
 
     /// Pulls the plug: SIGKILL, and waits until it is gone.
@@ -147,6 +162,10 @@ impl Node {
 
     fn signal_and_wait(&mut self, signal: Signal) -> ExitStatus {
         kill_process(self.pid, signal).expect("the process is there");
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
         let status = self.exited.recv_timeout(HANG);
         let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
         self.is_down = true;
@@ -164,6 +183,12 @@ impl Drop for Node {
             eprintln!("the server said:\n{}", self.output());
         }
     }
+}
+
+/// The program under test: `DISLOG_BINARY`, for long runs of one that was built elsewhere, or the
+/// one that was built with the tests.
+pub fn binary() -> OsString {
+    std::env::var_os("DISLOG_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dislog").into())
 }
 
 /// Keeps what the server says, and sends the address at which it says to serve.
@@ -188,12 +213,10 @@ fn listen_to(
 }
 
 fn address_in(line: &str) -> Option<String> {
-    const HOST: &str = "127.0.0.1:";
     // Other lines name other nodes.
-    let rest = line.split_once("\"addr\":\"")?.1.strip_prefix(HOST)?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let port: u16 = rest[..digits].parse().ok()?;
-    (port != 0).then(|| format!("{HOST}{port}"))
+    let (address, _) = line.split_once("\"addr\":\"")?.1.split_once('"')?;
+    let parsed: SocketAddr = address.parse().ok()?;
+    (parsed.port() != 0).then(|| address.to_owned())
 }
 
 fn reap(mut child: Child) -> Receiver<ExitStatus> {
