@@ -33,6 +33,7 @@ mod config;
 mod forward;
 mod grpc;
 mod http;
+mod identity;
 mod listener;
 mod node;
 mod outflow;

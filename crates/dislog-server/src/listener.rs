@@ -28,6 +28,7 @@ use crate::budget::Budgeted;
 use crate::complaint::Complaint;
 use crate::forward::Hops;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, unary};
+use crate::identity::{Caller, Subject};
 use crate::node::Node;
 use crate::peer;
 use crate::preface::{Prefixed, Protocol, detect};
@@ -114,8 +115,9 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, services.clone(), place));
+            Ok((stream, from)) => {
+                let caller = Caller { subject: Subject::Anonymous, from };
+                connections.spawn(connection(stream, caller, services.clone(), place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -140,7 +142,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: TcpStream, services: Services, place: OwnedSemaphorePermit) {
+async fn connection(
+    stream: TcpStream,
+    caller: Caller,
+    services: Services,
+    place: OwnedSemaphorePermit,
+) {
     let counted = Counted::new(services.node.clone());
     let header_timeout = Duration::from_millis(services.node.config.header_timeout_ms);
     if let Err(error) = set_options(&stream) {
@@ -155,12 +162,14 @@ async fn connection(stream: TcpStream, services: Services, place: OwnedSemaphore
     };
     let Ok(Ok((protocol, stream))) = detected else { return };
     let ended = match protocol {
-        Protocol::Http1 => serve_http1(stream, services, header_timeout).await,
-        Protocol::Http2 => serve_http2(stream, services).await,
+        Protocol::Http1 => {
+            serve_http1(stream, Answering { services, caller }, header_timeout).await
+        }
+        Protocol::Http2 => serve_http2(stream, Answering { services, caller }).await,
         Protocol::Peer => {
             // Peers are heard longer than clients: until the leaderships are handed over.
             tokio::spawn(async move {
-                serve_peer(stream, &services, head_by).await;
+                serve_peer(stream, &services, &caller, head_by).await;
                 drop((counted, place));
             });
             return;
@@ -178,15 +187,15 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 async fn serve_http1(
     stream: Prefixed,
-    services: Services,
+    answering: Answering,
     header_timeout: Duration,
 ) -> hyper::Result<()> {
-    let closing = services.node.closing.clone();
+    let closing = answering.services.node.closing.clone();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEADERS_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), services);
+        .serve_connection(TokioIo::new(stream), answering);
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
@@ -195,8 +204,8 @@ async fn serve_http1(
     connection.await
 }
 
-async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> {
-    let closing = services.node.closing.clone();
+async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()> {
+    let closing = answering.services.node.closing.clone();
     let opened = Opened::default();
     let connection = http2::Builder::new(opened.clone())
         .timer(TokioTimer::new())
@@ -208,7 +217,7 @@ async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> 
         .max_header_list_size(HEADERS_BYTES_MAX)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), services);
+        .serve_connection(TokioIo::new(stream), answering);
     let mut connection = pin!(connection);
     let mut streams = Streams::new(opened);
     tokio::select! {
@@ -218,14 +227,13 @@ async fn serve_http2(stream: Prefixed, services: Services) -> hyper::Result<()> 
     streams.drive(connection).await
 }
 
-async fn serve_peer(stream: Prefixed, services: &Services, hello_by: Instant) {
+async fn serve_peer(stream: Prefixed, services: &Services, caller: &Caller, hello_by: Instant) {
     if let Err(error) = peer::set_options(stream.tcp()) {
         tracing::debug!(%error, "the connection of a node went away at once");
         return;
     }
-    let from = stream.tcp().peer_addr().ok().map(|addr| addr.ip());
     tokio::select! {
-        () = services.peers.serve(stream, from, hello_by) => {}
+        () = services.peers.serve(stream, caller, hello_by) => {}
         () = services.node.closed.wait() => {}
     }
 }
@@ -250,28 +258,38 @@ type AnswerBody = Either<unary::Answer, Body>;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
-impl hyper::service::Service<Request<Incoming>> for Services {
+/// What answers the requests of one connection.
+struct Answering {
+    services: Services,
+    caller: Caller,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Answering {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        let Answering { services, caller } = self;
         if !is_grpc(&request) {
-            let answering = self.http.clone().call(request.map(Body::new));
+            request.extensions_mut().insert(caller.clone());
+            let answering = services.http.clone().call(request.map(Body::new));
             return Box::pin(async { Ok(answering.await?.map(Either::Right)) });
         }
-        let (head, body) = request.into_parts();
-        let (body, hold) = Budgeted::new(body, self.node.budget.clone(), MESSAGE_BYTES_MAX);
+        let (mut head, body) = request.into_parts();
+        let (body, hold) = Budgeted::new(body, services.node.budget.clone(), MESSAGE_BYTES_MAX);
         if unary::is_plain_produce(&head) {
-            let (node, hops) = (self.node.clone(), Hops::of(&head.headers));
+            let (node, hops) = (services.node.clone(), Hops::of(&head.headers));
+            let caller = caller.clone();
             return Box::pin(async move {
-                let answer = unary::answer(&node, hops, body).await;
+                let answer = unary::answer(&node, &caller, hops, body).await;
                 drop(hold);
                 Ok(answer.map(Either::Left))
             });
         }
+        head.extensions.insert(caller.clone());
         if is_of_log(head.uri.path()) {
-            let answering = self.log.clone().call(Request::from_parts(head, body));
+            let answering = services.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
                 let answer = OwnBody::unpack(answering.await?);
                 let answer = answer.map(|body| Either::Right(Body::new(body)));
@@ -279,7 +297,7 @@ impl hyper::service::Service<Request<Incoming>> for Services {
                 Ok(answer)
             });
         }
-        let answering = self.grpc.clone().call(Request::from_parts(head, Body::new(body)));
+        let answering = services.grpc.clone().call(Request::from_parts(head, Body::new(body)));
         Box::pin(async move {
             let answer = answering.await?.map(Either::Right);
             drop(hold);

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::forward::Hops;
+use crate::identity::Caller;
 use crate::node::{Node, Place};
 use crate::status::Failure;
 use crate::topics::{self, changed_by, described, sent_on};
@@ -182,6 +183,8 @@ impl AdminService {
 }
 
 fn taken<T>(request: Request<T>) -> (Hops, T) {
+    let Caller { subject, from } = Caller::of(request.extensions());
+    tracing::debug!(%subject, %from, "asked for a change");
     (Hops::of_metadata(request.metadata()), request.into_inner())
 }
 

@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::produce;
 use crate::forward::Hops;
+use crate::identity::Caller;
 use crate::node::Node;
 
 /// The path of the method.
@@ -37,13 +38,17 @@ pub(crate) fn is_plain_produce(head: &request::Parts) -> bool {
 
 /// Answers a request whose body bounds the length of its message. Cancelled, the append may happen
 /// all the same.
-pub(crate) async fn answer<B>(node: &Node, hops: Hops, body: B) -> Response<Answer>
+pub(crate) async fn answer<B>(node: &Node, caller: &Caller, hops: Hops, body: B) -> Response<Answer>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
 {
     match produce(node, hops, body).await {
         Ok(response) => Answer::response(&response),
-        Err(status) => status.into_http(),
+        Err(status) => {
+            let Caller { subject, from } = caller;
+            tracing::debug!(%subject, %from, %status, "an append was refused");
+            status.into_http()
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::hello::{Answer, HELLO_BYTES_MAX, Hello, VERSION, refusal};
 use super::wire::{FrameReader, WireError};
 use crate::complaint::Complaints;
+use crate::identity::Caller;
 
 /// How long a dialer that was refused may take to read why and to close: closing first could take
 /// the reason away from it.
@@ -26,7 +27,7 @@ pub(crate) struct Acceptor {
     deliver: Deliver,
     /// How long a frame may take from its first byte to its last.
     frame_timeout: Duration,
-    complaints: Complaints<Option<IpAddr>>,
+    complaints: Complaints<IpAddr>,
 }
 
 /// Why a dialer is sent away.
@@ -50,9 +51,9 @@ impl Acceptor {
         Acceptor { node_id, deliver, frame_timeout, complaints: Complaints::default() }
     }
 
-    /// Serves a connection from `from`, whose preface was read, to its end. Safe to cancel: frames
+    /// Serves the connection of `caller`, whose preface was read, to its end. Safe to cancel: frames
     /// are handed on whole or not at all.
-    pub(crate) async fn serve<S>(&self, stream: S, from: Option<IpAddr>, hello_by: Instant)
+    pub(crate) async fn serve<S>(&self, stream: S, caller: &Caller, hello_by: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -62,8 +63,9 @@ impl Acceptor {
             tracing::debug!(error = %refused, "the connection of a node broke");
             return;
         }
-        if self.complaints.is_due(from) {
-            tracing::warn!(from = ?from, error = %refused, "ended a connection between nodes");
+        if self.complaints.is_due(caller.from.ip()) {
+            let Caller { subject, from } = caller;
+            tracing::warn!(%from, %subject, error = %refused, "ended a connection between nodes");
         }
         let why = refused.to_string();
         // Whether it was read makes no difference.

@@ -18,6 +18,7 @@ use super::hello::{Answer, HELLO_BYTES_MAX, Hello, VERSION, refusal};
 use super::link::QUEUE_BYTES_MAX;
 use super::wire::{FrameReader, put_frame};
 use super::{Acceptor, DialError, PREFACE, PeerNetwork, dial_check};
+use crate::identity::{Caller, Subject};
 
 mod latency;
 
@@ -31,6 +32,10 @@ struct Letter {
     node_id: u64,
     #[prost(bytes = "bytes", tag = "4")]
     text: Bytes,
+}
+
+fn caller(from: SocketAddr) -> Caller {
+    Caller { subject: Subject::Anonymous, from }
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -98,7 +103,7 @@ async fn accept(listener: TcpListener, acceptor: Arc<Acceptor>) {
             let mut preface = [0; PREFACE.len()];
             stream.read_exact(&mut preface).await.unwrap();
             assert_eq!(preface, *PREFACE);
-            acceptor.serve(stream, Some(from.ip()), Instant::now() + PATIENCE).await;
+            acceptor.serve(stream, &caller(from), Instant::now() + PATIENCE).await;
         });
     }
 }
@@ -235,7 +240,8 @@ fn acceptor() -> (DuplexStream, JoinHandle<()>) {
         let timeout = Duration::from_millis(50);
         let deliver = Arc::new(|frame: PeerFrame| assert_eq!(letter(&frame).text, "good"));
         let acceptor = Acceptor::new(2, timeout, deliver);
-        acceptor.serve(far, None, Instant::now() + timeout).await;
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        acceptor.serve(far, &caller(from), Instant::now() + timeout).await;
     });
     (near, serving)
 }
