@@ -17,7 +17,7 @@ enum Allowed {
 use Allowed::{AllBut, Only};
 
 /// The layers of ARCHITECTURE.md.
-const LAYERS: [(&str, Allowed); 7] = [
+const LAYERS: [(&str, Allowed); 8] = [
     ("dislog-types", Only(&["bytes", "crc-fast", "lz4_flex", "thiserror", "zstd"])),
     (
         "dislog-log",
@@ -35,6 +35,20 @@ const LAYERS: [(&str, Allowed); 7] = [
             "dislog-proto",
             "dislog-server",
             "dislog",
+        ]),
+    ),
+    (
+        "dislog-tls",
+        AllBut(&[
+            "axum",
+            "hyper",
+            "tonic",
+            "dislog-client",
+            "dislog-cluster",
+            "dislog-log",
+            "dislog-proto",
+            "dislog-server",
+            "dislog-types",
         ]),
     ),
     ("dislog-proto", AllBut(&["dislog-client", "dislog-cluster", "dislog-log", "dislog-server"])),

@@ -1,0 +1,160 @@
+//! Certificate files that change while a node runs.
+//!
+//! The directories are watched, not the files: tools replace files, and Kubernetes replaces a
+//! symbolic link beside them. (The directory itself must stay.) What is read counts only if all of
+//! it fits together, so that a certificate whose key has yet to be written waits for it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::files::Contents;
+use crate::{Files, NodeTls, TlsError};
+
+/// Files that belong together are written one after the other: they are read when nothing has
+/// changed for so long, ...
+const QUIET: Duration = Duration::from_millis(100);
+
+/// ... or something changes all the time.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+
+/// A certificate that is valid for less than this is worth a warning when it is read.
+const EXPIRES_SOON_S: i64 = 14 * 86_400;
+
+/// The TLS of a node, as its files say at the moment.
+pub struct Watched {
+    shared: Arc<Shared>,
+    /// Ends the thread when it is dropped.
+    _watcher: RecommendedWatcher,
+}
+
+struct Shared {
+    files: Files,
+    current: Mutex<(Contents, Arc<NodeTls>)>,
+}
+
+impl Watched {
+    /// Reads the files, and again whenever they change.
+    ///
+    /// # Errors
+    /// If they cannot be used or watched.
+    pub fn start(files: Files) -> Result<Watched, TlsError> {
+        // Watched before they are read, so that no change is missed.
+        let (changed, changes) = sync_channel(1);
+        let watcher = watch(&files, move || {
+            // When it is full, it is known already.
+            let _ = changed.try_send(());
+        })?;
+        let contents = files.read()?;
+        let first = Arc::new(NodeTls::new(&files, &contents)?);
+        warn_of_expiry(&first);
+        let shared = Arc::new(Shared { files, current: Mutex::new((contents, first)) });
+        let reading = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("certificates".to_owned());
+        thread.spawn(move || read_when_told(&reading, &changes)).map_err(|source| {
+            TlsError::Watch { path: shared.files.authorities.clone(), problem: source.to_string() }
+        })?;
+        Ok(Watched { shared, _watcher: watcher })
+    }
+
+    /// What to use for a connection that is made now.
+    #[must_use]
+    pub fn current(&self) -> Arc<NodeTls> {
+        Arc::clone(&self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+}
+
+impl Shared {
+    /// Whether something else is used from now on.
+    fn read_again(&self) -> Result<Option<Arc<NodeTls>>, TlsError> {
+        let contents = self.files.read()?;
+        let current = || self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current().0 == contents {
+            return Ok(None);
+        }
+        let new = Arc::new(NodeTls::new(&self.files, &contents)?);
+        let cluster = current().1.role.cluster.clone();
+        if new.role.cluster != cluster {
+            let problem =
+                format!("it is that of {}, but this node is one of {cluster:?}", new.role);
+            return Err(crate::material::unusable(&self.files.authorities, problem));
+        }
+        *current() = (contents, Arc::clone(&new));
+        Ok(Some(new))
+    }
+}
+
+/// Ends with the watcher.
+fn read_when_told(shared: &Shared, changes: &Receiver<()>) {
+    while changes.recv().is_ok() {
+        let until = Instant::now() + QUIET_MAX;
+        loop {
+            match changes.recv_timeout(QUIET) {
+                Ok(()) if Instant::now() < until => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        match shared.read_again() {
+            Ok(Some(new)) => {
+                tracing::info!(node = %new.role, "new certificates are used for new connections");
+                warn_of_expiry(&new);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(
+                %error, "new certificates cannot be used: the old ones stay in use"
+            ),
+        }
+    }
+}
+
+fn warn_of_expiry(tls: &NodeTls) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_s = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let left_s = tls.names.not_after_s - now_s;
+    if left_s < EXPIRES_SOON_S {
+        let hours = left_s / 3_600;
+        tracing::warn!(node = %tls.role, hours, "this node's certificate expires soon: renew it");
+    }
+}
+
+fn watch(
+    files: &Files,
+    changed: impl Fn() + Send + 'static,
+) -> Result<RecommendedWatcher, TlsError> {
+    let problem = |path: &Path, error: &dyn std::fmt::Display| TlsError::Watch {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
+    let dirs = directories(files);
+    let event = move |event: notify::Result<notify::Event>| {
+        let is_change = |event: &notify::Event| !matches!(event.kind, EventKind::Access(_));
+        // An error may stand for a change that was missed.
+        if event.as_ref().map_or(true, is_change) {
+            changed();
+        }
+    };
+    let mut watcher =
+        notify::recommended_watcher(event).map_err(|error| problem(&files.authorities, &error))?;
+    for dir in &dirs {
+        let watched = watcher.watch(dir, RecursiveMode::NonRecursive);
+        watched.map_err(|error| problem(dir, &error))?;
+    }
+    Ok(watcher)
+}
+
+fn directories(files: &Files) -> BTreeSet<PathBuf> {
+    let own = files.own.iter().flat_map(|own| [&own.certificate, &own.key]);
+    own.chain([&files.authorities]).map(|path| directory(path)).collect()
+}
+
+fn directory(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
