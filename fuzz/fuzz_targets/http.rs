@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use dislog_server::{Config, Server};
+use dislog_server::{Config, Insecure, Server};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
@@ -35,7 +35,8 @@ impl Node {
     fn start() -> Node {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let data_dir = tempfile::tempdir().unwrap().keep();
-        let config = Config { data_dir, listen: "127.0.0.1:0".to_owned(), ..Config::default() };
+        let (listen, insecure) = ("127.0.0.1:0".to_owned(), Insecure::Loopback);
+        let config = Config { data_dir, listen, insecure, ..Config::default() };
         let server = runtime.block_on(Server::start(config)).unwrap();
         Node { address: server.addr(), _server: server, _runtime: runtime }
     }

@@ -6,6 +6,8 @@ pub const DOMAIN: &str = "dislog";
 
 /// Bad request: says what in the message. Never retry.
 pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
+/// The server has to know who asks, and does not. Nothing was done.
+pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 /// No such topic or partition.
 pub const TOPIC_NOT_FOUND: &str = "TOPIC_NOT_FOUND";
 /// A topic of this name exists.

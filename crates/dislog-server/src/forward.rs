@@ -6,6 +6,7 @@
 //! that there is none, instead of sending a request to and fro.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use dislog_proto::v1;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
 use dislog_types::PartitionId;
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
+use hyper_util::rt::TokioIo;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::node::Node;
+use crate::security::Security;
 use crate::status::{Failure, kinds};
 
 /// Counts how often a request was sent on.
@@ -64,12 +68,17 @@ impl Hops {
 }
 
 /// Connections to the other nodes, for requests.
-#[derive(Debug, Default)]
 pub(crate) struct Forwarder {
+    security: Security,
     channels: Mutex<HashMap<Arc<str>, Channel>>,
 }
 
 impl Forwarder {
+    /// No connection yet; they are made with `security`.
+    pub(crate) fn new(security: Security) -> Forwarder {
+        Forwarder { security, channels: Mutex::default() }
+    }
+
     /// The log service of a node.
     pub(crate) fn log(&self, peer: &Peer) -> Result<LogClient<Channel>, Failure> {
         Ok(LogClient::new(self.channel(peer)?)
@@ -92,17 +101,29 @@ impl Forwarder {
             let message = format!("node {} cannot be dialled: {error}", peer.node_id);
             Failure::new(&kinds::NO_LEADER, message)
         })?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_lazy();
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let channel = self.dialled(&endpoint, &peer.address);
         if channels.len() == CHANNELS_MAX {
             channels.clear();
         }
         channels.insert(Arc::clone(&peer.address), channel.clone());
         Ok(channel)
+    }
+
+    /// A channel that dials when it is used.
+    fn dialled(&self, endpoint: &Endpoint, address: &Arc<str>) -> Channel {
+        if !self.security.is_on() {
+            return endpoint.connect_lazy();
+        }
+        let (security, address) = (self.security.clone(), Arc::clone(address));
+        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let (security, address) = (security.clone(), Arc::clone(&address));
+            async move { Ok::<_, io::Error>(TokioIo::new(security.dial_node(&address).await?)) }
+        }))
     }
 }
 

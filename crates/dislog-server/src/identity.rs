@@ -21,9 +21,8 @@ pub(crate) struct Caller {
 
 /// Who a caller has proved to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(dead_code, reason = "the listener tells them apart once it speaks TLS")]
 pub(crate) enum Subject {
-    /// Nobody: the connection is plaintext.
+    /// Nobody: the connection is plaintext, or came without a certificate.
     Anonymous,
     /// The client that the certificate names.
     Client(Arc<str>),

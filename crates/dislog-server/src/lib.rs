@@ -16,15 +16,17 @@
 //! # async fn run() -> Result<(), dislog_server::StartError> {
 //! use dislog_server::{Config, Server};
 //!
-//! let server = Server::start(Config { data_dir: "data".into(), ..Config::default() }).await?;
+//! let tls_dir = Some("certs/anton".into());
+//! let config = Config { data_dir: "data".into(), tls_dir, ..Config::default() };
+//! let server = Server::start(config).await?;
 //! assert_eq!(server.addr().port(), 8400);
 //! server.shutdown().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and who the client
-//! is: everyone who can reach the port may do everything.
+//! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and what TLS needs
+//! (`dislog-tls`).
 
 mod append;
 mod budget;
@@ -39,8 +41,10 @@ mod node;
 mod outflow;
 mod page;
 mod peer;
+mod plaintext;
 mod preface;
 mod read;
+mod security;
 mod server;
 mod shelf;
 mod status;
@@ -48,6 +52,7 @@ mod streams;
 mod topics;
 mod transit;
 
-pub use config::{Config, ConfigError, Origin, Origins};
+pub use config::{Config, ConfigError, Insecure, Origin, Origins};
 pub use peer::DialError;
+pub use security::SecurityError;
 pub use server::{Server, StartError};

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse as _;
 use dislog_proto::v1::log_server::{LogServer, SERVICE_NAME as LOG};
+use dislog_tls::HandshakeError;
 use http::{Request, Response, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -21,17 +24,21 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
 use tower::Service as _;
 
 use crate::budget::Budgeted;
-use crate::complaint::Complaint;
+use crate::complaint::{Complaint, Complaints};
 use crate::forward::Hops;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, unary};
 use crate::identity::{Caller, Subject};
 use crate::node::Node;
 use crate::peer;
+use crate::plaintext::turn_away;
 use crate::preface::{Prefixed, Protocol, detect};
+use crate::security::Unwelcome;
+use crate::status::{Failure, kinds};
 use crate::streams::{Opened, Streams};
 
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
@@ -67,6 +74,12 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long to wait when the system refuses to accept, having run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The service that says how a node is.
+const HEALTH: &str = "grpc.health.v1.Health";
+
+/// What nobody in particular is told.
+const NOBODY: &str = "this server has to know who asks: give the client a certificate of its CA";
+
 /// What answers requests.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -78,6 +91,8 @@ pub(crate) struct Services {
     pub(crate) http: Router,
     /// What takes the frames of other nodes.
     pub(crate) peers: Arc<peer::Acceptor>,
+    /// Those that were not served, and why.
+    pub(crate) unwelcome: Arc<Complaints<(IpAddr, String)>>,
     /// Bounds them.
     pub(crate) node: Node,
 }
@@ -116,8 +131,7 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let caller = Caller { subject: Subject::Anonymous, from };
-                connections.spawn(connection(stream, caller, services.clone(), place));
+                connections.spawn(connection(stream, from, services.clone(), place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -144,7 +158,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 async fn connection(
     stream: TcpStream,
-    caller: Caller,
+    from: SocketAddr,
     services: Services,
     place: OwnedSemaphorePermit,
 ) {
@@ -156,11 +170,11 @@ async fn connection(
     }
     let head_by = Instant::now() + header_timeout;
     let closing = services.node.closing.clone();
-    let detected = tokio::select! {
-        detected = tokio::time::timeout_at(head_by, detect(stream)) => detected,
+    let greeted = tokio::select! {
+        greeted = timeout_at(head_by, greet(stream, from, &services)) => greeted,
         () = closing.wait() => return,
     };
-    let Ok(Ok((protocol, stream))) = detected else { return };
+    let Ok(Some((protocol, stream, caller))) = greeted else { return };
     let ended = match protocol {
         Protocol::Http1 => {
             serve_http1(stream, Answering { services, caller }, header_timeout).await
@@ -178,6 +192,35 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Finds out who is there, and which protocol they speak; nothing if they are not to be served.
+async fn greet(
+    stream: TcpStream,
+    from: SocketAddr,
+    services: &Services,
+) -> Option<(Protocol, Prefixed, Caller)> {
+    let (stream, subject) = match services.node.security.accept(stream).await {
+        Ok(welcome) => welcome,
+        Err(unwelcome) => {
+            let broke = matches!(unwelcome, Unwelcome::Handshake(HandshakeError::Io(_)));
+            if !broke && services.unwelcome.is_due((from.ip(), unwelcome.to_string())) {
+                tracing::warn!(%from, error = %unwelcome, "refused a connection");
+            }
+            if let Unwelcome::Plaintext(stream) = unwelcome {
+                turn_away(stream).await;
+            }
+            return None;
+        }
+    };
+    let (protocol, stream) = detect(stream).await.ok()?;
+    if !stream.agreed_on(protocol) {
+        if services.unwelcome.is_due((from.ip(), "protocol".to_owned())) {
+            tracing::warn!(%from, %subject, ?protocol, "refused a protocol not agreed on");
+        }
+        return None;
+    }
+    Some((protocol, stream, Caller { subject, from }))
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {
@@ -264,6 +307,14 @@ struct Answering {
     caller: Caller,
 }
 
+impl Answering {
+    /// Whether somebody who is there without having said who may ask this.
+    fn may_ask(&self, path: &str) -> bool {
+        let is_known = self.caller.subject != Subject::Anonymous;
+        is_known || !self.services.node.security.is_on() || is_of_health(path)
+    }
+}
+
 impl hyper::service::Service<Request<Incoming>> for Answering {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
@@ -271,7 +322,16 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let Answering { services, caller } = self;
-        if !is_grpc(&request) {
+        let is_grpc = is_grpc(&request);
+        if !self.may_ask(request.uri().path()) {
+            let failure = Failure::new(&kinds::UNAUTHENTICATED, NOBODY);
+            let answer = match is_grpc {
+                true => Status::from(failure).into_http(),
+                false => failure.into_response(),
+            };
+            return Box::pin(async { Ok(answer.map(Either::Right)) });
+        }
+        if !is_grpc {
             request.extensions_mut().insert(caller.clone());
             let answering = services.http.clone().call(request.map(Body::new));
             return Box::pin(async { Ok(answering.await?.map(Either::Right)) });
@@ -307,7 +367,16 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 }
 
 fn is_of_log(path: &str) -> bool {
-    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(LOG));
+    is_of_service(path, LOG)
+}
+
+/// How a node is may be asked by whoever watches over it, such as a kubelet, without a certificate.
+fn is_of_health(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz") || is_of_service(path, HEALTH)
+}
+
+fn is_of_service(path: &str, service: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
     method.is_some_and(|method| method.starts_with('/'))
 }
 

@@ -13,6 +13,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::{Forwarder, Hops};
 use crate::outflow::Outlet;
+use crate::security::Security;
 use crate::status::{Failure, kinds};
 use crate::topics;
 
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) outlet: Outlet,
     /// Connections to the other nodes, for requests.
     pub(crate) forwarder: Forwarder,
+    /// How connections are made and taken.
+    pub(crate) security: Security,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Whether the node is going down.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use dislog_tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -30,11 +31,11 @@ pub(crate) enum Protocol {
 /// A connection whose first bytes were read already.
 pub(crate) struct Prefixed {
     prefix: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 /// Reads until the protocol is clear. An error means that the client went away first.
-pub(crate) async fn detect(mut stream: TcpStream) -> io::Result<(Protocol, Prefixed)> {
+pub(crate) async fn detect(mut stream: Stream) -> io::Result<(Protocol, Prefixed)> {
     let mut start = [0; HTTP2_PREFACE.len()];
     let mut len = 0;
     loop {
@@ -64,9 +65,19 @@ fn protocol(start: &[u8]) -> Option<(Protocol, usize)> {
 }
 
 impl Prefixed {
-    /// The connection itself.
+    /// The connection below.
     pub(crate) fn tcp(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
+    }
+
+    /// Whether both sides agreed on this protocol, or did not talk about it.
+    pub(crate) fn agreed_on(&self, protocol: Protocol) -> bool {
+        let agreed = match protocol {
+            Protocol::Http1 => ALPN_HTTP1,
+            Protocol::Http2 => ALPN_HTTP2,
+            Protocol::Peer => ALPN_PEER,
+        };
+        self.stream.protocol().is_none_or(|protocol| protocol == agreed)
     }
 }
 

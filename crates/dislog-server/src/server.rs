@@ -19,6 +19,7 @@ use crate::listener::Services;
 use crate::node::{Closing, Node, Shared};
 use crate::outflow::Outlet;
 use crate::peer::{Acceptor, DialError, PeerNetwork, dial_check};
+use crate::security::{Security, SecurityError};
 use crate::{append, grpc, http, listener};
 
 /// Connections that wait to be accepted, as a hint to the kernel.
@@ -41,6 +42,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Nobody has said how the node is to be protected, or it cannot be done.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The data cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -91,13 +95,15 @@ impl Server {
     /// only when the node can answer them.
     ///
     /// # Errors
-    /// If the address cannot be listened on, the data cannot be opened, or another node or nobody
-    /// answers at the address that is advertised.
+    /// If the address cannot be listened on, there are neither certificates nor leave to do
+    /// without, the data cannot be opened, or another node or nobody answers at the address that is
+    /// advertised.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let listen_error = |source| StartError::Listen { address: config.listen.clone(), source };
         let socket = bind(&config.listen).await.map_err(listen_error)?;
-        let network = PeerNetwork::new(Handle::current());
         let addr = socket.local_addr().map_err(listen_error)?;
+        let security = Security::open(&config, addr)?;
+        let network = PeerNetwork::new(Handle::current(), security.clone());
         let address = match config.advertise.is_empty() {
             true => reachable(addr),
             false => config.advertise.clone(),
@@ -105,7 +111,8 @@ impl Server {
         let cluster = open(&config, &address, Arc::new(network.clone())).await?;
         network.set_node_id(cluster.node_id());
         let listener = socket.listen(BACKLOG).map_err(listen_error)?;
-        let server = Server::serve(config, cluster, network, listener, address)?;
+        warn_of_names(&config, &security, addr);
+        let server = Server::serve(config, security, cluster, network, listener, address)?;
         match server.check_advertised().await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -117,6 +124,7 @@ impl Server {
 
     fn serve(
         config: Config,
+        security: Security,
         cluster: Cluster,
         network: PeerNetwork,
         listener: TcpListener,
@@ -132,7 +140,8 @@ impl Server {
             address,
             budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
             outlet: Outlet::default(),
-            forwarder: Forwarder::default(),
+            forwarder: Forwarder::new(security.clone()),
+            security,
             connections: AtomicUsize::new(0),
             closing: Closing::new(&closing),
             closed: Closing::new(&closed),
@@ -144,9 +153,13 @@ impl Server {
             grpc: grpc::router(&node)?,
             http: http::router(&node),
             peers: Arc::new(acceptor(&node)),
+            unwelcome: Arc::default(),
             node: node.clone(),
         };
-        tracing::info!(%addr, advertise = %node.address, node_id = %node.id(), "serving");
+        let secure = node.security.is_on();
+        tracing::info!(
+            %addr, advertise = %node.address, node_id = %node.id(), secure, "serving"
+        );
         let serving = tokio::spawn(listener::serve(listener, services));
         Ok(Server { addr, node, closing, closed, serving, network })
     }
@@ -158,7 +171,7 @@ impl Server {
             return Ok(());
         }
         let node_id = self.node.cluster.node_id();
-        match dial_check(&address, SELF_CHECK_MAX).await {
+        match dial_check(&address, &self.node.security, SELF_CHECK_MAX).await {
             Ok(found) if found == node_id => Ok(()),
             Ok(found) => Err(StartError::OtherNode { address, found, node_id }),
             Err(source) => Err(StartError::Unreachable { address, source }),
@@ -221,7 +234,8 @@ async fn open(
 fn acceptor(node: &Node) -> Acceptor {
     let cluster = node.cluster.clone();
     let deliver = Arc::new(move |frame| cluster.receive(frame));
-    Acceptor::new(node.cluster.node_id(), node.request_timeout(), deliver)
+    let certified = node.security.is_on();
+    Acceptor::new(node.cluster.node_id(), node.request_timeout(), certified, deliver)
 }
 
 async fn bind(address: &str) -> io::Result<TcpSocket> {
@@ -235,6 +249,19 @@ async fn bind(address: &str) -> io::Result<TcpSocket> {
         }
     }
     Err(last_error)
+}
+
+/// Others will be told the address listened on, and compare it with the certificate. What is
+/// advertised is checked by dialling it.
+fn warn_of_names(config: &Config, security: &Security, addr: SocketAddr) {
+    let Some(tls) = security.current() else { return };
+    if config.advertise.is_empty() && !tls.names.addresses.contains(&addr.ip()) {
+        tracing::warn!(
+            %addr,
+            "this node's certificate does not have the address listened on, which clients and \
+             other nodes are told: set --advertise to a name that it has"
+        );
+    }
 }
 
 /// An address that others can dial for one that is listened on: for "every address of this

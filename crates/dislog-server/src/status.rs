@@ -58,7 +58,7 @@ const LATER: Retry = Retry::After(Duration::from_secs(1));
 pub(crate) mod kinds {
     use Code::{
         AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument,
-        NotFound, OutOfRange, ResourceExhausted, Unavailable,
+        NotFound, OutOfRange, ResourceExhausted, Unauthenticated, Unavailable,
     };
 
     use super::*;
@@ -76,6 +76,8 @@ pub(crate) mod kinds {
     kinds! {
         INVALID, reason::INVALID_REQUEST, InvalidArgument, BAD_REQUEST, NEVER,
             "The request is not valid";
+        UNAUTHENTICATED, reason::UNAUTHENTICATED, Unauthenticated, UNAUTHORIZED, NEVER,
+            "Nobody is known to ask";
         TOPIC_NOT_FOUND, reason::TOPIC_NOT_FOUND, NotFound, NOT_FOUND, NEVER,
             "No such topic or partition";
         TOPIC_EXISTS, reason::TOPIC_EXISTS, AlreadyExists, CONFLICT, NEVER,

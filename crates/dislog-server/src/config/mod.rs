@@ -28,6 +28,10 @@ pub struct Config {
     pub listen: String,
     /// The `host:port` that clients and other nodes dial; empty means the address listened on.
     pub advertise: String,
+    /// Where `tls.crt`, `tls.key` and `ca.crt` are.
+    pub tls_dir: Option<PathBuf>,
+    /// Whether to do without them.
+    pub insecure: Insecure,
     /// Nodes of the cluster to join: `host:port` each. None: the node forms a cluster by itself,
     /// unless it belongs to one already.
     pub join: Vec<String>,
@@ -62,6 +66,18 @@ pub struct Config {
     pub log_filter: String,
 }
 
+/// Whether a node does without certificates: then nothing is encrypted, and whoever reaches it may
+/// do everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insecure {
+    /// It does not.
+    No,
+    /// It does, for this machine.
+    Loopback,
+    /// It does, wherever it listens: something else has to protect it.
+    Anywhere,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -69,6 +85,8 @@ impl Default for Config {
             name: String::new(),
             listen: format!("127.0.0.1:{}", dislog_proto::DEFAULT_PORT),
             advertise: String::new(),
+            tls_dir: None,
+            insecure: Insecure::No,
             join: Vec::new(),
             bootstrap_expect: 0,
             rack: String::new(),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use dislog_cluster::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
-use super::Config;
 use super::quantity::{parse_bytes, parse_ms, show_bytes, show_ms};
+use super::{Config, Insecure};
 
 /// One setting: how it is named, read, shown and explained.
 pub(super) struct Setting {
@@ -57,6 +57,41 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| quoted(&config.advertise),
+    },
+    Setting {
+        key: "tls_dir",
+        meaning: "Where `tls.crt`, `tls.key` and `ca.crt` are: this node's certificate and key, \
+            and the authority whose certificates it takes. They are read again when they change.",
+        set: |config, text| {
+            config.tls_dir = if text.is_empty() { None } else { Some(PathBuf::from(text)) };
+            Ok(())
+        },
+        show: |config| {
+            let dir = config.tls_dir.as_ref();
+            quoted(&dir.map_or_else(String::new, |dir| dir.to_string_lossy().into_owned()))
+        },
+    },
+    Setting {
+        key: "insecure",
+        meaning: "Do without certificates: nothing is encrypted, and whoever reaches the node may \
+            do everything. `loopback` allows that on this machine, `anywhere` wherever the node \
+            listens.",
+        set: |config, text| {
+            config.insecure = match text {
+                "no" => Insecure::No,
+                "loopback" => Insecure::Loopback,
+                "anywhere" => Insecure::Anywhere,
+                _ => return Err("give no, loopback or anywhere".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            quoted(match config.insecure {
+                Insecure::No => "no",
+                Insecure::Loopback => "loopback",
+                Insecure::Anywhere => "anywhere",
+            })
+        },
     },
     Setting {
         key: "join",
@@ -138,27 +173,6 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| quantity(show_bytes(config.segment_bytes)),
-    },
-    Setting {
-        key: "append_bytes_in_flight_max",
-        meaning: "Bytes of appends that may be under way at once, and bytes of requests that may \
-            wait for them. More wait for their turn.",
-        set: |config, text| {
-            let least = 2 * dislog_types::limits::BATCH_BYTES_MAX as u64;
-            config.append_bytes_in_flight_max =
-                within(parse_bytes(text)?, least, 64 << 30, show_bytes)?;
-            Ok(())
-        },
-        show: |config| quantity(show_bytes(config.append_bytes_in_flight_max)),
-    },
-    Setting {
-        key: "request_timeout_ms",
-        meaning: "How long a request may take to arrive, and an append to be acknowledged.",
-        set: |config, text| {
-            config.request_timeout_ms = within(parse_ms(text)?, 1, 86_400_000, show_ms)?;
-            Ok(())
-        },
-        show: |config| quantity(show_ms(config.request_timeout_ms)),
     },
     Setting {
         key: "log_filter",

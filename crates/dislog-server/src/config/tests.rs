@@ -78,7 +78,7 @@ fn values_that_cannot_be_say_what_can() {
         ("bootstrap_expect", "101", "from 0 to"),
         ("join", "a:1,b", "host:port"),
         ("segment_bytes", "1", "from 4KiB to 2GiB"),
-        ("append_bytes_in_flight_max", "1MiB", "from 16MiB"),
+        ("insecure", "yes", "loopback or anywhere"),
         ("data_dir", "", "must not be empty"),
     ] {
         let error = load("", &[], &[(key, value)]).unwrap_err();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::hello::{Answer, HELLO_BYTES_MAX, Hello, VERSION, refusal};
 use super::wire::{FrameReader, WireError};
 use crate::complaint::Complaints;
-use crate::identity::Caller;
+use crate::identity::{Caller, Subject};
 
 /// How long a dialer that was refused may take to read why and to close: closing first could take
 /// the reason away from it.
@@ -27,6 +27,8 @@ pub(crate) struct Acceptor {
     deliver: Deliver,
     /// How long a frame may take from its first byte to its last.
     frame_timeout: Duration,
+    /// Frames are taken from those whose certificate says that they are nodes of this cluster.
+    certified: bool,
     complaints: Complaints<IpAddr>,
 }
 
@@ -35,6 +37,8 @@ pub(crate) struct Acceptor {
 enum Refused {
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error("its certificate is not that of a node of this cluster")]
+    NoNode,
     #[error("no Hello came in time")]
     Silent,
     #[error("version {0} of the protocol between nodes is not spoken here, but {VERSION}")]
@@ -46,19 +50,30 @@ enum Refused {
 }
 
 impl Acceptor {
-    /// For a node of this id; `deliver` must not block.
-    pub(crate) fn new(node_id: u64, frame_timeout: Duration, deliver: Deliver) -> Acceptor {
-        Acceptor { node_id, deliver, frame_timeout, complaints: Complaints::default() }
+    /// For a node of this id; `deliver` must not block. With `certified`, callers have to prove
+    /// that they are nodes of the cluster.
+    pub(crate) fn new(
+        node_id: u64,
+        frame_timeout: Duration,
+        certified: bool,
+        deliver: Deliver,
+    ) -> Acceptor {
+        Acceptor { node_id, deliver, frame_timeout, certified, complaints: Complaints::default() }
     }
 
-    /// Serves the connection of `caller`, whose preface was read, to its end. Safe to cancel: frames
-    /// are handed on whole or not at all.
+    /// Serves the connection of `caller`, whose preface was read, to its end. Safe to cancel:
+    /// frames are handed on whole or not at all.
     pub(crate) async fn serve<S>(&self, stream: S, caller: &Caller, hello_by: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut frames = FrameReader::new(stream, self.frame_timeout);
-        let Err(refused) = self.frames(&mut frames, hello_by).await else { return };
+        let is_welcome = !self.certified || matches!(caller.subject, Subject::Node(_));
+        let served = match is_welcome {
+            true => self.frames(&mut frames, hello_by).await,
+            false => Err(Refused::NoNode),
+        };
+        let Err(refused) = served else { return };
         if matches!(refused, Refused::Wire(WireError::Io(_) | WireError::Cut)) {
             tracing::debug!(error = %refused, "the connection of a node broke");
             return;

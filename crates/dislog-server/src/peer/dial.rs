@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use dislog_tls::{HandshakeError, Stream, refusal_in};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use super::hello::{Answer, HELLO_BYTES_MAX, Hello, PREFACE, VERSION};
 use super::wire::{FrameReader, WireError};
+use crate::security::Security;
 
 /// A connection may be silent for so long before the kernel asks whether anybody is there, ...
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
@@ -30,6 +32,9 @@ pub enum DialError {
     /// Nobody answers.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// One side does not trust the other.
+    #[error("no TLS connection: {0}")]
+    Tls(String),
     /// Nobody answers, or not in time.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -52,23 +57,37 @@ pub enum DialError {
     },
 }
 
+impl From<HandshakeError> for DialError {
+    fn from(error: HandshakeError) -> DialError {
+        match error {
+            HandshakeError::Io(error) => DialError::Connect(error),
+            HandshakeError::Refused(why) => DialError::Tls(why),
+        }
+    }
+}
+
 /// Who answers at `address` (`host:port`; names are looked up).
 ///
 /// # Errors
 /// If no node does within `patience`.
-pub(crate) async fn dial_check(address: &str, patience: Duration) -> Result<u64, DialError> {
-    Ok(dial(address, Hello::new(0, 0), patience).await?.1)
+pub(crate) async fn dial_check(
+    address: &str,
+    security: &Security,
+    patience: Duration,
+) -> Result<u64, DialError> {
+    Ok(dial(address, security, Hello::new(0, 0), patience).await?.1)
 }
 
 /// A connection on which frames can be sent, and who is there.
 pub(super) async fn dial(
     address: &str,
+    security: &Security,
     hello: Hello,
     patience: Duration,
-) -> Result<(TcpStream, u64), DialError> {
+) -> Result<(Stream, u64), DialError> {
     let dialing = async {
-        let mut stream = TcpStream::connect(address).await.map_err(DialError::Connect)?;
-        set_options(&stream).map_err(DialError::Connect)?;
+        let mut stream = security.dial_peer(address).await?;
+        set_options(stream.tcp()).map_err(DialError::Connect)?;
         let node_id = greet(&mut stream, hello, patience).await?;
         Ok((stream, node_id))
     };
@@ -95,7 +114,10 @@ async fn greet<S>(stream: &mut S, hello: Hello, patience: Duration) -> Result<u6
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broke = |error: io::Error| DialError::Answer(error.to_string());
+    let broke = |error: io::Error| match refusal_in(&error) {
+        Some(why) => DialError::Tls(why),
+        None => DialError::Answer(error.to_string()),
+    };
     let mut out = BytesMut::from(&PREFACE[..]);
     hello.put(&mut out);
     stream.write_all(&out).await.map_err(broke)?;
@@ -106,6 +128,7 @@ where
         }
         Ok(Answer::Hello(answer)) => answer.node_id,
         Ok(Answer::Refusal(why)) => return Err(DialError::Refused(why)),
+        Err(WireError::Io(error)) => return Err(broke(error)),
         Err(error) => return Err(DialError::Answer(error.to_string())),
     };
     let expected = hello.expected_node_id;

@@ -76,7 +76,7 @@ fn printable(text: &[u8]) -> String {
 }
 
 /// A frame that tells the other side why this is the end.
-pub(super) fn refusal(why: &str) -> BytesMut {
+pub(crate) fn refusal(why: &str) -> BytesMut {
     let mut out = BytesMut::new();
     put_frame(&mut out, |out| {
         out.put_u32_le(KIND_REFUSAL);

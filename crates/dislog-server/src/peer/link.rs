@@ -19,6 +19,7 @@ use super::dial::{DialError, answer, dial};
 use super::hello::{Answer, Hello};
 use super::wire::{WireError, put_frame};
 use crate::complaint::Complaint;
+use crate::security::Security;
 
 /// Encoded bytes of frames that may wait for one address; what is sent beyond is dropped. A few of
 /// the largest frames, and a second of a fast network.
@@ -198,13 +199,13 @@ enum Ended {
 }
 
 /// Takes what is sent over `link` from node `node_id` to where it should go, until it is closed.
-pub(super) async fn run(link: Arc<Link>, node_id: u64) {
+pub(super) async fn run(link: Arc<Link>, node_id: u64, security: Security) {
     let mut complaint = Complaint::default();
     let mut backoff = BACKOFF_MIN;
     while link.wait().await && !link.is_closed() {
         let started = Instant::now();
         let hello = Hello::new(node_id, link.expected_node_id());
-        let ended = match Box::pin(dial(&link.address, hello, DIAL_TIMEOUT)).await {
+        let ended = match Box::pin(dial(&link.address, &security, hello, DIAL_TIMEOUT)).await {
             Ok((stream, found)) => {
                 tracing::debug!(address = %link.address, node_id = found, "connected to a node");
                 let (reader, writer) = tokio::io::split(stream);

@@ -38,8 +38,8 @@
 //! connection lasts; a frame that is sent while nothing waits leaves at once; what arrives is
 //! intact and from the node it says; hostile bytes end their connection and nothing else.
 //!
-//! Left out: encryption and who the other side *really* is. Everything here works on any stream
-//! that reads and writes.
+//! Left out: encryption and who the other side *really* is, which `security` knows: frames are
+//! taken from nodes of this cluster only. All else here works on any stream that reads and writes.
 
 mod acceptor;
 mod dial;
@@ -54,5 +54,5 @@ mod tests;
 pub(crate) use acceptor::Acceptor;
 pub use dial::DialError;
 pub(crate) use dial::{dial_check, set_options};
-pub(crate) use hello::PREFACE;
+pub(crate) use hello::{PREFACE, refusal};
 pub(crate) use network::PeerNetwork;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::link::{self, Link};
 use crate::complaint::Complaint;
+use crate::security::Security;
 
 /// Addresses with a queue and, if they can be reached, a connection each: more than a cluster has
 /// nodes.
@@ -30,6 +31,7 @@ pub(crate) struct PeerNetwork {
 
 struct Shared {
     runtime: Handle,
+    security: Security,
     node_id: OnceLock<u64>,
     links: Mutex<Links>,
 }
@@ -47,9 +49,10 @@ struct Running {
 }
 
 impl PeerNetwork {
-    /// A network whose connections live on `runtime`.
-    pub(crate) fn new(runtime: Handle) -> PeerNetwork {
-        let shared = Shared { runtime, node_id: OnceLock::new(), links: Mutex::default() };
+    /// A network whose connections live on `runtime` and are made with `security`.
+    pub(crate) fn new(runtime: Handle, security: Security) -> PeerNetwork {
+        let shared =
+            Shared { runtime, security, node_id: OnceLock::new(), links: Mutex::default() };
         PeerNetwork { shared: Arc::new(shared) }
     }
 
@@ -95,7 +98,8 @@ impl PeerNetwork {
             return None;
         }
         let link = Arc::new(Link::new(Arc::clone(address)));
-        let task = self.shared.runtime.spawn(link::run(Arc::clone(&link), node_id));
+        let security = self.shared.security.clone();
+        let task = self.shared.runtime.spawn(link::run(Arc::clone(&link), node_id, security));
         links.by_address.insert(Arc::clone(address), Running { link: Arc::clone(&link), task });
         Some(link)
     }

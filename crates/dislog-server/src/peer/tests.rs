@@ -19,6 +19,7 @@ use super::link::QUEUE_BYTES_MAX;
 use super::wire::{FrameReader, put_frame};
 use super::{Acceptor, DialError, PREFACE, PeerNetwork, dial_check};
 use crate::identity::{Caller, Subject};
+use crate::security::Security;
 
 mod latency;
 
@@ -32,6 +33,10 @@ struct Letter {
     node_id: u64,
     #[prost(bytes = "bytes", tag = "4")]
     text: Bytes,
+}
+
+async fn check(address: &str, patience: Duration) -> Result<u64, DialError> {
+    dial_check(address, &Security::plaintext(), patience).await
 }
 
 fn caller(from: SocketAddr) -> Caller {
@@ -67,9 +72,9 @@ impl Node {
         let addr = listener.local_addr().unwrap();
         let (letters, received) = mpsc::unbounded_channel();
         let deliver = Arc::new(move |frame| drop(letters.send(frame)));
-        let acceptor = Arc::new(Acceptor::new(node_id, PATIENCE, deliver));
+        let acceptor = Arc::new(Acceptor::new(node_id, PATIENCE, false, deliver));
         let accepting = tokio::spawn(accept(listener, acceptor));
-        let network = PeerNetwork::new(Handle::current());
+        let network = PeerNetwork::new(Handle::current(), Security::plaintext());
         network.set_node_id(node_id);
         Node { node_id, network, addr, received, accepting }
     }
@@ -239,7 +244,7 @@ fn acceptor() -> (DuplexStream, JoinHandle<()>) {
     let serving = tokio::spawn(async move {
         let timeout = Duration::from_millis(50);
         let deliver = Arc::new(|frame: PeerFrame| assert_eq!(letter(&frame).text, "good"));
-        let acceptor = Acceptor::new(2, timeout, deliver);
+        let acceptor = Acceptor::new(2, timeout, false, deliver);
         let from = SocketAddr::from(([127, 0, 0, 1], 1));
         acceptor.serve(far, &caller(from), Instant::now() + timeout).await;
     });
@@ -319,17 +324,17 @@ async fn hostile_dialers_are_told_why_they_are_sent_away() {
 async fn whoever_answers_is_known_by_dialling() {
     let b = Node::start(2, "127.0.0.1:0").await;
     let by_name = format!("localhost:{}", b.addr.port());
-    assert_eq!(soon(dial_check(&by_name, PATIENCE)).await.unwrap(), 2);
+    assert_eq!(soon(check(&by_name, PATIENCE)).await.unwrap(), 2);
     let nobody = nobody().await.to_string();
-    let error = soon(dial_check(&nobody, PATIENCE)).await.unwrap_err();
+    let error = soon(check(&nobody, PATIENCE)).await.unwrap_err();
     assert!(matches!(error, DialError::Connect(_)), "{error}");
-    let error = soon(dial_check("no.such.host.invalid:1", PATIENCE)).await.unwrap_err();
+    let error = soon(check("no.such.host.invalid:1", PATIENCE)).await.unwrap_err();
     assert!(matches!(error, DialError::Connect(_)), "{error}");
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let silent = Duration::from_millis(50);
-    let error = soon(dial_check(&address, silent)).await.unwrap_err();
+    let error = soon(check(&address, silent)).await.unwrap_err();
     assert!(matches!(error, DialError::Timeout(_) | DialError::Answer(_)), "{error}");
     // The one that was too impatient still waits to be accepted.
     drop(soon(listener.accept()).await.unwrap());
@@ -347,7 +352,7 @@ async fn whoever_answers_is_known_by_dialling() {
             stream.read_exact(&mut greeting).await.unwrap();
             stream.write_all(&answer).await.unwrap();
         };
-        let dialling = dial_check(&address, PATIENCE);
+        let dialling = check(&address, PATIENCE);
         let (error, ()) = soon(async { tokio::join!(dialling, answering) }).await;
         let error = error.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dislog_proto::{reason, v1};
-use dislog_server::{Config, Server, StartError};
+use dislog_server::{Config, Insecure, SecurityError, Server, StartError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -146,6 +146,32 @@ async fn an_address_in_use_is_named_and_leaves_the_data_alone() {
 async fn two_nodes_do_not_share_a_data_directory() {
     let node = start().await;
     let data_dir = node.dir.path().join("data");
-    let config = Config { data_dir, listen: "127.0.0.1:0".into(), ..Config::default() };
+    let (listen, insecure) = ("127.0.0.1:0".into(), Insecure::Loopback);
+    let config = Config { data_dir, listen, insecure, ..Config::default() };
     assert!(matches!(soon(Server::start(config)).await, Err(StartError::Open(_))));
+}
+
+#[tokio::test]
+async fn a_node_is_protected_or_told_to_do_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let there = dir.path().join("certs");
+    let refused = async |listen: &str, insecure, tls_dir| {
+        let (data_dir, listen) = (data_dir.clone(), listen.to_owned());
+        let config = Config { data_dir, listen, insecure, tls_dir, ..Config::default() };
+        match soon(Server::start(config)).await {
+            Err(StartError::Security(error)) => error,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it started"),
+        }
+    };
+    let error = refused("127.0.0.1:0", Insecure::No, None).await;
+    assert!(matches!(error, SecurityError::Neither), "{error}");
+    let error = refused("0.0.0.0:0", Insecure::Loopback, None).await;
+    assert!(matches!(error, SecurityError::Exposed(_)), "{error}");
+    let error = refused("127.0.0.1:0", Insecure::Loopback, Some(there.clone())).await;
+    assert!(matches!(error, SecurityError::Both), "{error}");
+    let error = refused("127.0.0.1:0", Insecure::No, Some(there)).await;
+    assert!(matches!(error, SecurityError::Certificates { .. }), "{error}");
+    assert!(!data_dir.exists());
 }

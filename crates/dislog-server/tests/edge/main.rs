@@ -16,3 +16,4 @@ mod node;
 mod peer;
 mod produce;
 mod produce_stream;
+mod tls;

@@ -9,7 +9,7 @@ use dislog_proto::reason;
 use dislog_proto::v1;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
-use dislog_server::{Config, Server};
+use dislog_server::{Config, Insecure, Server};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -35,6 +35,7 @@ pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> 
     let mut config = Config {
         data_dir: dir.path().join("data"),
         listen: "127.0.0.1:0".to_owned(),
+        insecure: Insecure::Loopback,
         ..Config::default()
     };
     change(&mut config);

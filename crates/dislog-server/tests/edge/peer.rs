@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dislog_server::{Config, Server, StartError};
+use dislog_server::{Config, Insecure, Server, StartError};
 use dislog_types::checksum::crc32c;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -101,6 +101,7 @@ async fn start_advertised(advertise: &str) -> (tempfile::TempDir, Result<Server,
     let config = Config {
         data_dir: dir.path().join("data"),
         listen: "127.0.0.1:0".into(),
+        insecure: Insecure::Loopback,
         advertise: advertise.to_owned(),
         ..Config::default()
     };
@@ -116,7 +117,8 @@ async fn a_node_does_not_start_where_it_does_not_find_itself() {
     assert!(error.to_string().contains("--advertise"), "{error}");
     // It let go of its data.
     let data_dir = dir.path().join("data");
-    let config = Config { data_dir, listen: "127.0.0.1:0".into(), ..Config::default() };
+    let (listen, insecure) = ("127.0.0.1:0".into(), Insecure::Loopback);
+    let config = Config { data_dir, listen, insecure, ..Config::default() };
     soon(soon(Server::start(config)).await.unwrap().shutdown()).await;
 
     let other = start().await;
