@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, data_dir):
         self.process = subprocess.Popen(
-            [BINARY, "server", "--data-dir", data_dir, "--listen", "127.0.0.1:0"],
+            [BINARY, "server", "--insecure", "--data-dir", data_dir, "--listen", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dislog_proto::v1;
+use dislog_tls::ClientTls;
 use dislog_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use dislog_types::{PartitionId, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -15,7 +16,7 @@ use crate::consumer::{Consumer, ConsumerOptions, Start};
 use crate::directory::Address;
 use crate::producer::{Producer, ProducerOptions};
 use crate::retry::{Backoff, Failure, Repeat, Verdict};
-use crate::{Error, Record};
+use crate::{Error, NodeClient, Record};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct ClientOptions {
     pub request_timeout: Duration,
     /// How long one attempt to connect may take. 5 s.
     pub connect_timeout: Duration,
+    /// How servers are known, and this client to them. None: nothing is encrypted.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for ClientOptions {
@@ -31,6 +34,7 @@ impl Default for ClientOptions {
         ClientOptions {
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
+            tls: None,
         }
     }
 }
@@ -72,8 +76,8 @@ pub(crate) enum Aim {
 }
 
 impl Client {
-    /// A client of the cluster that `servers` belong to: `host:port` or `http://host:port` each,
-    /// where the host may be a name.
+    /// A client of the cluster that `servers` belong to: `host:port` each, where the host may be a
+    /// name. `https://` in front of it insists on TLS, `http://` on plaintext.
     ///
     /// One server is enough: the others are learnt from it, and asked for again when something
     /// fails and now and then while calls are made. Those given here stay known, for when all
@@ -90,10 +94,24 @@ impl Client {
         servers: impl IntoIterator<Item = S>,
         options: ClientOptions,
     ) -> Result<Client, Error> {
-        let servers = Arc::new(Servers::parse(servers, options.connect_timeout)?);
+        let servers = Servers::parse(servers, options.connect_timeout, options.tls.clone())?;
+        let servers = Arc::new(servers);
         let connections = Connections::new(servers.clone());
         let shared = Shared { servers, options, connections, current: Mutex::new(None) };
         Ok(Client { shared: Arc::new(shared) })
+    }
+
+    /// How it behaves.
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.shared.options
+    }
+
+    /// One node of the cluster, asked by itself: see [`NodeClient`].
+    ///
+    /// # Errors
+    /// [`Error::Address`] if the address cannot be used.
+    pub fn node(&self, address: &str, timeout: Duration) -> Result<NodeClient, Error> {
+        NodeClient::new(address, timeout, self.options().tls.clone())
     }
 
     /// A producer to `topic`. Needs a Tokio runtime when records are sent.

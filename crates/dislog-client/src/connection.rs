@@ -7,14 +7,20 @@
 //! Left out: which server to talk to. That is for the directory.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dislog_proto::DEFAULT_PORT;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
+use dislog_tls::ClientTls;
 use dislog_types::limits::BATCH_BYTES_MAX;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use crate::Error;
 use crate::directory::{Address, Directory};
@@ -51,22 +57,24 @@ const CONNECTIONS_MAX: usize = 256;
 pub(crate) struct Servers {
     directory: Mutex<Directory>,
     connect_timeout: Duration,
+    tls: Option<ClientTls>,
 }
 
 impl Servers {
-    /// Servers at `host:port` or `http://host:port` each.
+    /// Servers at `host:port` each, perhaps with a scheme that fits `tls`.
     pub(crate) fn parse<S: AsRef<str>>(
         addresses: impl IntoIterator<Item = S>,
         connect_timeout: Duration,
+        tls: Option<ClientTls>,
     ) -> Result<Servers, Error> {
-        let given = addresses.into_iter().map(|given| address(given.as_ref()));
+        let given = addresses.into_iter().map(|given| given_address(given.as_ref(), tls.is_some()));
         let given = given.collect::<Result<Vec<_>, _>>()?;
         if given.is_empty() {
             return Err(Error::Address { given: String::new(), problem: "none is given".into() });
         }
         let mut directory = Directory::of(given);
         directory.set_turn(rand::random_range(0..1 << 16));
-        Ok(Servers { directory: Mutex::new(directory), connect_timeout })
+        Ok(Servers { directory: Mutex::new(directory), connect_timeout, tls })
     }
 
     /// What is known of them.
@@ -84,7 +92,7 @@ impl Servers {
     pub(crate) fn connection(&self, server: &Address, window_bytes: u32) -> Connection {
         let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let agent = concat!("dislog-client/", env!("CARGO_PKG_VERSION"));
-        let channel = Endpoint::from_shared(format!("http://{server}"))
+        let endpoint = Endpoint::from_shared(format!("http://{server}"))
             .expect("an address is checked before it is known")
             .user_agent(agent)
             .expect("the name and version are a valid header")
@@ -94,13 +102,43 @@ impl Servers {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .max_frame_size(FRAME_BYTES_MAX)
             .initial_stream_window_size(window_bytes)
-            .initial_connection_window_size(window_bytes)
-            .connect_lazy();
-        Connection { channel }
+            .initial_connection_window_size(window_bytes);
+        Connection { channel: self.dialled(endpoint, server) }
+    }
+
+    /// A channel that dials when it is used.
+    fn dialled(&self, endpoint: Endpoint, server: &Address) -> Channel {
+        let Some(tls) = self.tls.clone() else { return endpoint.connect_lazy() };
+        let endpoint = match format!("https://{server}").parse() {
+            Ok(origin) => endpoint.origin(origin),
+            Err(_) => endpoint,
+        };
+        let server = server.clone();
+        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let (tls, server) = (tls.clone(), server.clone());
+            async move {
+                let stream = TcpStream::connect(&*server).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, io::Error>(TokioIo::new(tls.connect(&server, stream).await?))
+            }
+        }))
     }
 }
 
-/// The `host:port` of what a user or a server names.
+/// The `host:port` of what a user names. A scheme, if there is one, has to fit what is spoken.
+pub(crate) fn given_address(given: &str, tls: bool) -> Result<Address, Error> {
+    let problem = match given.trim().split_once("://") {
+        Some(("https", _)) if !tls => {
+            "https needs a CA file, and most servers want a certificate, too: give TLS files"
+        }
+        Some(("http", _)) if tls => "http is plaintext, but TLS files are given",
+        Some(("https", rest)) => return address(rest),
+        _ => return address(given),
+    };
+    Err(Error::Address { given: given.to_owned(), problem: problem.to_owned() })
+}
+
+/// The `host:port` of what a server names.
 pub(crate) fn address(given: &str) -> Result<Address, Error> {
     let wrong = |problem: String| Error::Address { given: given.to_owned(), problem };
     let address = given.trim().trim_end_matches('/');
@@ -182,7 +220,7 @@ mod tests {
     use super::*;
 
     fn parse(addresses: &[&str]) -> Result<String, Error> {
-        Servers::parse(addresses, Duration::from_secs(1)).map(|servers| servers.names())
+        Servers::parse(addresses, Duration::from_secs(1), None).map(|servers| servers.names())
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum Error {
     /// A server's address cannot be used.
-    #[error("server address {given:?}: {problem}; give host:port or http://host:port")]
+    #[error("server address {given:?}: {problem}; give host:port")]
     Address {
         /// As it was given.
         given: String,
@@ -30,6 +30,22 @@ pub enum Error {
     /// Not a topic name.
     #[error(transparent)]
     TopicName(#[from] NameError),
+    /// There is no TLS connection, because one side does not trust or understand the other.
+    #[error("no connection to {server}: {why}")]
+    Tls {
+        /// Which server.
+        server: String,
+        /// Who refuses whom, and why.
+        why: String,
+    },
+    /// Nobody listens at an address, or it cannot be reached.
+    #[error("no connection to {server}: {why}")]
+    Unreachable {
+        /// Which server.
+        server: String,
+        /// What the system says.
+        why: String,
+    },
     /// An option's value cannot be used.
     #[error("{0}")]
     Options(String),

@@ -41,6 +41,11 @@
 //! to any server, which sends them on. What is retried is retried at another server, and nothing is
 //! retried beyond its deadline. The addresses that were given are tried again when all others fail.
 //!
+//! # Security
+//! With [`ClientOptions::tls`], servers have to show a certificate of the authority given there,
+//! for the host name that is dialled, and get to see the client's own. Its files are read again for
+//! each connection, so that they can be renewed while a program runs.
+//!
 //! # Left out
 //! The stored form of the log, and everything a server decides. Producers and consumers are bound
 //! to a topic; a consumer reads one partition.
@@ -55,6 +60,7 @@ mod error;
 mod locate;
 mod node;
 mod producer;
+mod reach;
 mod retry;
 mod router;
 
@@ -63,6 +69,7 @@ pub use client::{Client, ClientOptions, Produced};
 pub use cluster::{ClusterInfo, NodeInfo};
 pub use consumer::{ConsumedBatch, ConsumedRecord, Consumer, ConsumerOptions, End, Start};
 pub use directory::ReadFrom;
+pub use dislog_tls::{ClientTls, Files, TlsError};
 pub use dislog_types::{Compression, Header, PartitionId, Record, TopicName};
 pub use error::{Error, Outcome};
 pub use node::{NodeClient, RawBatch, RawPage, Replica};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dislog_proto::v1;
+use dislog_tls::ClientTls;
 use dislog_types::PartitionId;
 use tonic::{Response, Status};
 
@@ -76,14 +77,19 @@ pub struct NodeClient {
 }
 
 impl NodeClient {
-    /// The node at `address`, `host:port` or `http://host:port`, each of whose answers may take
-    /// `timeout`. Nothing is dialled yet. Needs a Tokio runtime.
+    /// The node at `address`, `host:port`, each of whose answers may take `timeout`. Nothing is
+    /// dialled yet. Needs a Tokio runtime.
     ///
     /// # Errors
     /// [`Error::Address`] if the address cannot be used.
-    pub fn new(address: &str, timeout: Duration) -> Result<NodeClient, Error> {
-        let servers = Servers::parse([address], timeout)?;
-        let address = connection::address(address)?;
+    pub fn new(
+        address: &str,
+        timeout: Duration,
+        tls: Option<ClientTls>,
+    ) -> Result<NodeClient, Error> {
+        let given = connection::given_address(address, tls.is_some())?;
+        let servers = Servers::parse([address], timeout, tls)?;
+        let address = given;
         let connection = servers.connection(&address, WINDOW_BYTES);
         Ok(NodeClient { address, connection, timeout })
     }

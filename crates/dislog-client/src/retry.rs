@@ -19,6 +19,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use dislog_proto::reason;
+use dislog_tls::refusal_in;
 use dislog_types::PartitionId;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt;
@@ -210,6 +211,9 @@ fn uncertain(repeat: Repeat) -> Verdict {
 fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();
+    if let Some(why) = cause.and_then(refusal_in) {
+        return format!("no TLS connection: {why}");
+    }
     while let Some(error) = cause {
         let part = error.to_string();
         if !text.contains(&part) {

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::bench::BenchArgs;
+use crate::cert::CertArgs;
 use crate::cluster::ClusterArgs;
 use crate::completion::CompletionArgs;
 use crate::consume::ConsumeArgs;
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Server(ServerArgs),
     /// See how the nodes of a cluster are, and move what they have
     Cluster(ClusterArgs),
+    /// Make certificates for nodes and clients
+    Cert(CertArgs),
     /// Check a stopped node's files for damage
     Verify(VerifyArgs),
     /// Measure a server, and the machine it runs on

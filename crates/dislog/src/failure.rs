@@ -75,7 +75,7 @@ fn exit(error: &Error) -> Exit {
         | Error::NoPartition { .. }
         | Error::OutOfRange { .. }
         | Error::Trimmed { .. } => Exit::NotFound,
-        Error::Timeout { .. } => Exit::Unavailable,
+        Error::Timeout { .. } | Error::Unreachable { .. } => Exit::Unavailable,
         Error::Refused { reason, .. } => match reason.as_str() {
             reason::NO_LEADER
             | reason::SHUTTING_DOWN
@@ -113,6 +113,10 @@ fn advice(error: &Error) -> Option<String> {
             "stop the server and run `dislog verify` \
              on its data directory to see what is damaged"
         }
+        Error::Tls { .. } => {
+            "--tls-dir names the certificates of this client (`dislog cert client NAME` makes \
+             them); docs/security.md explains each refusal"
+        }
         Error::Timeout { .. } => "check that the server runs: `dislog cluster status`",
         Error::UnknownOutcome { .. } => "read the end of the topic before adding the records again",
         Error::Abandoned { cause } => return advice(cause),
@@ -125,6 +129,9 @@ fn advice(error: &Error) -> Option<String> {
 fn refusal_advice(refused: &str) -> Option<String> {
     let advice = match refused {
         reason::NO_LEADER | reason::SHUTTING_DOWN | reason::OVERLOADED => "try again in a moment",
+        reason::UNAUTHENTICATED => {
+            "give this client a certificate: `dislog cert client NAME`, then --tls-dir certs/NAME"
+        }
         reason::DISK_FULL => {
             "make room on the server's disk, or drop old records with \
              `dislog topic trim`; reading goes on meanwhile"

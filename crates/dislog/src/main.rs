@@ -10,6 +10,7 @@
 
 mod args;
 mod bench;
+mod cert;
 mod cluster;
 mod completion;
 mod consume;
@@ -58,6 +59,7 @@ fn run(command: Command, output: &mut Output) -> Outcome {
     match command {
         Command::Completion(args) => completion::run(&args, output),
         Command::Verify(args) => verify::run(&args, output),
+        Command::Cert(args) => cert::run(&args, output),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -80,6 +82,8 @@ async fn run_async(command: Command, output: &mut Output) -> Outcome {
         Command::Consume(args) => consume::run(args, output).await,
         Command::Cluster(args) => cluster::run(args, output).await,
         Command::Bench(args) => bench::run(args, output).await,
-        Command::Completion(_) | Command::Verify(_) => unreachable!("handled without a runtime"),
+        Command::Completion(_) | Command::Verify(_) | Command::Cert(_) => {
+            unreachable!("handled without a runtime")
+        }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! ```toml
 //! servers = ["127.0.0.1:8400"]
+//! tls_dir = "/home/me/certs/alice"    # if the servers want certificates
 //! ```
 //!
 //! `dislog dev` writes it and removes it, but never touches one that it has not written itself.
@@ -25,6 +26,9 @@ const WRITTEN_BY_DEV: &str = "dislog dev";
 pub(crate) struct Profile {
     /// `host:port` each.
     pub(crate) servers: Vec<String>,
+    /// Where the certificates are, if the servers want them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_dir: Option<PathBuf>,
     /// Which program wrote it; a person writes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) written_by: Option<String>,
@@ -64,13 +68,20 @@ pub(crate) struct DevProfile {
 }
 
 impl DevProfile {
-    /// Makes `addresses` the servers of every later command. `None` if the user has a profile of
-    /// their own, which stays, or no place for one.
-    pub(crate) fn write(addresses: &[String]) -> Result<Option<DevProfile>, Failure> {
-        path().map_or(Ok(None), |path| DevProfile::write_to(path, addresses))
+    /// Makes `addresses` the servers of every later command, with certificates from `tls_dir`.
+    /// `None` if the user has a profile of their own, which stays, or no place for one.
+    pub(crate) fn write(
+        addresses: &[String],
+        tls_dir: Option<&Path>,
+    ) -> Result<Option<DevProfile>, Failure> {
+        path().map_or(Ok(None), |path| DevProfile::write_to(path, addresses, tls_dir))
     }
 
-    fn write_to(path: PathBuf, addresses: &[String]) -> Result<Option<DevProfile>, Failure> {
+    fn write_to(
+        path: PathBuf,
+        addresses: &[String],
+        tls_dir: Option<&Path>,
+    ) -> Result<Option<DevProfile>, Failure> {
         match Profile::load_from(&path)? {
             Some(present) if present.written_by.as_deref() != Some(WRITTEN_BY_DEV) => {
                 return Ok(None);
@@ -79,6 +90,7 @@ impl DevProfile {
         }
         let written = Profile {
             servers: addresses.to_vec(),
+            tls_dir: tls_dir.map(Path::to_owned),
             written_by: Some(WRITTEN_BY_DEV.to_owned()),
             path: path.clone(),
         };
@@ -130,7 +142,7 @@ mod tests {
         let path = dir.path().join("dislog/profile.toml");
         assert_eq!(Profile::load_from(&path), Ok(None));
         let held =
-            DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()]).unwrap().unwrap();
+            DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()], None).unwrap().unwrap();
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["127.0.0.1:9"]);
         drop(held);
         assert!(!path.exists());
@@ -142,7 +154,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
         fs::write(&path, "servers = ['prod:8400']\n").unwrap();
-        assert!(DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()]).unwrap().is_none());
+        assert!(
+            DevProfile::write_to(path.clone(), &["127.0.0.1:9".to_owned()], None)
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["prod:8400"]);
     }
 
@@ -150,9 +166,11 @@ mod tests {
     fn what_a_killed_dev_left_is_replaced_and_the_last_one_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
-        std::mem::forget(DevProfile::write_to(path.clone(), &["127.0.0.1:1".to_owned()]).unwrap());
-        let second = DevProfile::write_to(path.clone(), &["127.0.0.1:2".to_owned()]).unwrap();
-        let third = DevProfile::write_to(path.clone(), &["127.0.0.1:3".to_owned()]).unwrap();
+        std::mem::forget(
+            DevProfile::write_to(path.clone(), &["127.0.0.1:1".to_owned()], None).unwrap(),
+        );
+        let second = DevProfile::write_to(path.clone(), &["127.0.0.1:2".to_owned()], None).unwrap();
+        let third = DevProfile::write_to(path.clone(), &["127.0.0.1:3".to_owned()], None).unwrap();
         drop(second);
         assert_eq!(Profile::load_from(&path).unwrap().unwrap().servers, ["127.0.0.1:3"]);
         drop(third);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dislog_server::{Config, ConfigError, Server, StartError};
+use dislog_server::{Config, ConfigError, SecurityError, Server, StartError};
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output};
@@ -33,12 +33,13 @@ pub(crate) struct ServerArgs {
 
 /// Defines one flag for each setting of a node, and their names and values as pairs.
 macro_rules! setting_flags {
-    ($($(#[doc = $doc:literal])+ $name:ident: $value:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $(#[arg($($more:tt)+)])? $name:ident: $value:literal,)+) => {
         /// A flag for each setting. What a setting takes is checked where it is defined, with those
         /// of file and environment.
         #[derive(Debug, Default, clap::Args)]
         struct SettingFlags {
-            $($(#[doc = $doc])+ #[arg(long, value_name = $value)] $name: Option<String>,)+
+            $($(#[doc = $doc])+ #[arg(long, value_name = $value $(, $($more)+)?)]
+            $name: Option<String>,)+
         }
 
         impl SettingFlags {
@@ -62,6 +63,12 @@ setting_flags! {
     listen: "HOST:PORT",
     /// The address that clients and other nodes dial [default: the address listened on]
     advertise: "HOST:PORT",
+    /// Where tls.crt, tls.key and ca.crt are; see `dislog cert`
+    tls_dir: "DIR",
+    /// Do without certificates, on this machine: whoever reaches the node may do everything;
+    /// --insecure=anywhere does so wherever it listens
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "loopback")]
+    insecure: "WHERE",
     /// Nodes of the cluster to join [default: none, the node forms a cluster by itself]
     join: "HOST:PORT,…",
     /// So many nodes that see each other form a new cluster [default: 0, one is joined]
@@ -78,10 +85,6 @@ setting_flags! {
     retention_ms: "TIME",
     /// Seal a segment at this size, unless a topic says otherwise [default: 128MiB]
     segment_bytes: "SIZE",
-    /// Bytes of appends that may be under way at once [default: 64MiB]
-    append_bytes_in_flight_max: "SIZE",
-    /// How long a request may take, and an append to be acknowledged [default: 30s]
-    request_timeout_ms: "TIME",
     /// What is logged: a level, or `tracing` directives [default: info]
     log_filter: "FILTER",
 }
@@ -155,7 +158,27 @@ pub(crate) fn start_failure(error: StartError, port_flag: &str) -> Failure {
         StartError::Open(error) => {
             Failure::new(Exit::Failed, error.to_string()).hint("--data-dir names another directory")
         }
+        StartError::Security(error) => security_failure(&error),
         error => Failure::new(Exit::Failed, error.to_string()),
+    }
+}
+
+fn security_failure(error: &SecurityError) -> Failure {
+    let failure = Failure::usage(error.to_string());
+    match error {
+        SecurityError::Neither => failure.hint(
+            "make certificates (`dislog cert ca`, then `dislog cert server NAME --host HOST`) and \
+             add --tls-dir certs/NAME; or, to try things on this machine, add --insecure",
+        ),
+        SecurityError::Exposed(_) => failure.hint(
+            "give it certificates with --tls-dir; or, if something else protects it, say \
+             --insecure=anywhere",
+        ),
+        SecurityError::Certificates { .. } => failure.hint(
+            "`dislog cert server NAME --host HOST` makes all three files, `dislog cert show DIR` \
+             shows them",
+        ),
+        _ => failure,
     }
 }
 

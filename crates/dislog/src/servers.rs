@@ -1,23 +1,19 @@
 //! Which servers a command talks to, and the client that does it.
 //!
 //! In falling order: `--servers`, `DISLOG_SERVERS`, the profile that `dislog dev` writes, the
-//! default address.
+//! default address. Certificates likewise: `--tls-dir`, `DISLOG_TLS_DIR` or `DISLOG_TLS_CA`,
+//! `DISLOG_TLS_CERT` and `DISLOG_TLS_KEY`, and the profile's for the profile's servers.
 
 use std::fmt;
-use std::io;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use dislog_client::{Client, ClientOptions};
-use tokio::net::TcpStream;
+use dislog_client::{Client, ClientOptions, ClientTls, Error, Files};
 
 use crate::failure::{Exit, Failure};
 use crate::profile::Profile;
 
 /// The environment variable that names servers.
 pub(crate) const SERVERS_VARIABLE: &str = "DISLOG_SERVERS";
-
-/// How long a server may take to accept a connection before the next one is tried.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The argument of every command that talks to servers.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -26,15 +22,28 @@ pub(crate) struct ServersArg {
     /// or 127.0.0.1:8400]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     servers: Vec<String>,
+    #[command(flatten)]
+    tls: TlsArg,
+}
+
+/// The argument of every command that makes connections.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct TlsArg {
+    /// Where ca.crt, tls.crt and tls.key are: connections are encrypted, and both sides show who
+    /// they are [env: DISLOG_TLS_DIR]
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
 }
 
 /// Servers, and who named them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Servers {
     /// `host:port` each.
     pub(crate) addresses: Vec<String>,
     /// Who named them.
     pub(crate) origin: Origin,
+    /// How they are known, if connections are encrypted.
+    pub(crate) tls: Option<ClientTls>,
 }
 
 /// Who named the servers.
@@ -54,7 +63,40 @@ impl ServersArg {
     /// The servers to talk to.
     pub(crate) fn resolve(&self) -> Result<Servers, Failure> {
         let variable = std::env::var(SERVERS_VARIABLE).ok();
-        Ok(resolve(&self.servers, variable.as_deref(), Profile::load()?))
+        let profile = Profile::load()?;
+        let mut servers = resolve(&self.servers, variable.as_deref(), profile.clone());
+        servers.tls = self.tls.resolve(&servers.addresses, profile.as_ref())?;
+        Ok(servers)
+    }
+}
+
+impl TlsArg {
+    /// How connections to `addresses` are encrypted, if they are.
+    pub(crate) fn resolve(
+        &self,
+        addresses: &[String],
+        profile: Option<&Profile>,
+    ) -> Result<Option<ClientTls>, Failure> {
+        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let of_profile = profile
+            .filter(|profile| addresses.iter().all(|address| profile.servers.contains(address)));
+        let dir = self.tls_dir.clone().or_else(|| path("DISLOG_TLS_DIR"));
+        let files = match (dir, path("DISLOG_TLS_CA")) {
+            (Some(dir), _) => Files::in_dir(&dir).of_client(),
+            (None, Some(authorities)) => {
+                Files::new(authorities, path("DISLOG_TLS_CERT"), path("DISLOG_TLS_KEY"))
+            }
+            (None, None) => match of_profile.and_then(|profile| profile.tls_dir.as_ref()) {
+                Some(dir) => Files::in_dir(dir).of_client(),
+                None => return Ok(None),
+            },
+        };
+        let unusable = |error: dislog_client::TlsError| {
+            Failure::usage(error.to_string())
+                .hint("--tls-dir names a directory with ca.crt, tls.crt and tls.key")
+        };
+        ClientTls::new(files).map(Some).map_err(unusable)
     }
 }
 
@@ -62,17 +104,17 @@ fn resolve(argument: &[String], variable: Option<&str>, profile: Option<Profile>
     let list = |text: &str| text.split(',').filter(|a| !a.is_empty()).map(trimmed).collect();
     if !argument.is_empty() {
         let addresses = argument.iter().flat_map(|text| list(text)).collect();
-        return Servers { addresses, origin: Origin::Argument };
+        return Servers { addresses, origin: Origin::Argument, tls: None };
     }
     if let Some(variable) = variable.filter(|text| !text.trim().is_empty()) {
-        return Servers { addresses: list(variable), origin: Origin::Variable };
+        return Servers { addresses: list(variable), origin: Origin::Variable, tls: None };
     }
     if let Some(profile) = profile.filter(|profile| !profile.servers.is_empty()) {
         let origin = Origin::Profile(profile.path.display().to_string());
-        return Servers { addresses: profile.servers, origin };
+        return Servers { addresses: profile.servers, origin, tls: None };
     }
     let address = format!("127.0.0.1:{}", dislog_proto::DEFAULT_PORT);
-    Servers { addresses: vec![address], origin: Origin::Default }
+    Servers { addresses: vec![address], origin: Origin::Default, tls: None }
 }
 
 fn trimmed(address: &str) -> String {
@@ -80,22 +122,23 @@ fn trimmed(address: &str) -> String {
 }
 
 impl Servers {
-    /// A client of these servers. At least one of them accepts connections: a program that waits in
-    /// silence for a server which was never started helps nobody.
+    /// A client of these servers. At least one of them answers: a program that waits in silence for
+    /// a server which was never started, or does not trust it, helps nobody.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let client = Client::connect(&self.addresses, ClientOptions::default())?;
+        let options = ClientOptions { tls: self.tls.clone(), ..ClientOptions::default() };
+        let client = Client::connect(&self.addresses, options)?;
         let mut last = None;
         for address in &self.addresses {
-            match probe(address).await {
+            match client.check(address).await {
                 Ok(()) => return Ok(client),
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    return Err(Failure::usage(format!("{address:?} is no server address"))
-                        .hint("give host:port, such as 127.0.0.1:8400"));
-                }
                 Err(error) => last = Some(error),
             }
         }
-        let why = last.map_or_else(String::new, |error| format!(": {}", plain(&error)));
+        let why = match last {
+            Some(Error::Unreachable { why, .. }) => format!(": {why}"),
+            Some(error) => return Err(error.into()),
+            None => String::new(),
+        };
         Err(Failure::new(Exit::Unavailable, format!("no server answers at {self}{why}"))
             .hint(self.advice()))
     }
@@ -115,23 +158,6 @@ impl Servers {
     }
 }
 
-async fn probe(address: &str) -> io::Result<()> {
-    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    match tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(connected) => connected.map(drop),
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-    }
-}
-
-/// What the system said, without its error number.
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::TimedOut => "no answer in 5 seconds".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 impl fmt::Display for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.addresses.join(", "))?;
@@ -148,7 +174,8 @@ mod tests {
     use super::*;
 
     fn profile(server: &str) -> Option<Profile> {
-        Some(Profile { servers: vec![server.to_owned()], written_by: None, path: "/p".into() })
+        let servers = vec![server.to_owned()];
+        Some(Profile { servers, path: "/p".into(), ..Profile::default() })
     }
 
     #[test]

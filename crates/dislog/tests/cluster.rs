@@ -79,7 +79,9 @@ impl Cluster {
     fn server_command(&self, number: usize) -> Command {
         let data_dir = self.dir.path().join(format!("data-{number}"));
         let mut command = dislog(self.dir.path());
-        command.args(["server", "--listen", &self.addresses[number]]).stdin(Stdio::null());
+        command
+            .args(["server", "--insecure", "--listen", &self.addresses[number]])
+            .stdin(Stdio::null());
         command.arg("--data-dir").arg(data_dir).args(["--name", &format!("n{number}")]);
         if number > 0 {
             command.args(["--join", &self.addresses.join(",")]);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use dislog_client::{Client, ClientOptions, ConsumedRecord, ConsumerOptions};
-use dislog_server::{Config, Server};
+use dislog_server::{Config, Insecure, Server};
 use tempfile::TempDir;
 
 pub(crate) struct Node {
@@ -38,7 +38,8 @@ impl Node {
 }
 
 fn config(data: &TempDir, listen: String) -> Config {
-    Config { data_dir: data.path().to_owned(), listen, ..Config::default() }
+    let (data_dir, insecure) = (data.path().to_owned(), Insecure::Loopback);
+    Config { data_dir, listen, insecure, ..Config::default() }
 }
 
 pub(crate) fn client(addr: SocketAddr) -> Client {

@@ -10,28 +10,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use dislog_tls::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
 /// So much may be gathered; beyond it h2 is held back until the kernel took some.
 const GATHERED_BYTES_MAX: usize = 256 << 10;
 
 /// What h2 reads from and writes to.
 pub(super) struct Gathered {
-    incoming: OwnedReadHalf,
+    incoming: ReadHalf<Stream>,
     gathered: Arc<Mutex<BytesMut>>,
 }
 
 /// Sends what was gathered.
 pub(super) struct Outgoing {
-    socket: OwnedWriteHalf,
+    socket: WriteHalf<Stream>,
     gathered: Arc<Mutex<BytesMut>>,
 }
 
 /// Both ends of a connection. They belong into one task, which polls `Outgoing` last.
-pub(super) fn split(stream: TcpStream) -> (Gathered, Outgoing) {
-    let (incoming, socket) = stream.into_split();
+pub(super) fn split(stream: Stream) -> (Gathered, Outgoing) {
+    let (incoming, socket) = tokio::io::split(stream);
     let gathered = Arc::new(Mutex::new(BytesMut::with_capacity(GATHERED_BYTES_MAX)));
     (Gathered { incoming, gathered: Arc::clone(&gathered) }, Outgoing { socket, gathered })
 }
@@ -51,6 +50,10 @@ impl Outgoing {
             gathered.advance(sent);
         }
         gathered.clear();
+        // TLS may hold back what the socket did not take.
+        if let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx) {
+            flushed?;
+        }
         Poll::Ready(Ok(held_back))
     }
 }

@@ -35,6 +35,7 @@ use std::time::Duration;
 use crate::failure::Failure;
 use crate::output::{Format, Outcome, Output};
 use crate::quantity::{parse_bytes, parse_duration};
+use crate::servers::TlsArg;
 use crate::signals::Signals;
 
 /// The smallest record: it carries its maker and number.
@@ -67,6 +68,8 @@ struct CommonArgs {
     /// current one]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     servers: Vec<String>,
+    #[command(flatten)]
+    tls: TlsArg,
     /// Measure this machine's limits in this directory: one on the disk that the servers use
     /// [default: beside the data of the server of its own; none with --servers]
     #[arg(long, value_name = "DIR")]

@@ -265,7 +265,10 @@ async fn drive(
         if args.unary {
             let (server, topic) = (leader.clone(), target.topic().to_owned());
             let (sources, tally) = (makers.map(source).collect(), tally.clone());
-            tasks.spawn(async move { unary::run(&server, &topic, sources, &tally).await });
+            let tls = target.tls().cloned();
+            tasks.spawn(
+                async move { unary::run(&server, tls.as_ref(), &topic, sources, &tally).await },
+            );
             continue;
         }
         let connection = target.client()?;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dislog_client::{Client, ClientOptions};
-use dislog_server::{Config, Server};
+use dislog_client::{Client, ClientOptions, ClientTls};
+use dislog_server::{Config, Insecure, Server};
 use tokio::runtime::{Builder, Runtime};
 
 use super::CommonArgs;
@@ -16,6 +16,8 @@ use crate::output::note;
 pub(crate) struct Target {
     /// `host:port` each.
     addresses: Vec<String>,
+    /// How connections are encrypted, if they are.
+    tls: Option<ClientTls>,
     /// Where this machine's limits are measured.
     disk: Option<PathBuf>,
     /// The topic of this run: a new one.
@@ -45,18 +47,23 @@ impl Target {
         } else {
             (args.servers.clone(), None)
         };
+        let tls = match own {
+            Some(_) => None,
+            None => args.tls.resolve(&addresses, None)?,
+        };
         let beside = own.as_ref().map(|own| own.dir.clone());
         let disk = args.disk.clone().or(beside).filter(|_| !args.probe.is_zero());
         warn_if_busy();
         let topic = format!("bench-{:016x}", rand::random::<u64>());
-        let target = Target { addresses, disk, topic, own };
+        let target = Target { addresses, tls, disk, topic, own };
         target.client()?.create_topic(&target.topic, 1, Default::default()).await?;
         Ok(target)
     }
 
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.addresses, ClientOptions::default())?)
+        let options = ClientOptions { tls: self.tls.clone(), ..ClientOptions::default() };
+        Ok(Client::connect(&self.addresses, options)?)
     }
 
     /// The first server, as it is named on the command line.
@@ -71,6 +78,11 @@ impl Target {
         let leader = servers.iter().find(|server| server.is_leader).filter(|_| servers.len() > 1);
         let address = leader.map_or(self.address(), |leader| &leader.address);
         Ok(address.to_owned())
+    }
+
+    /// How connections are encrypted, if they are.
+    pub(crate) fn tls(&self) -> Option<&ClientTls> {
+        self.tls.as_ref()
     }
 
     /// The topic of this run.
@@ -134,6 +146,7 @@ impl OwnServer {
         let config = Config {
             data_dir: dir.join("data"),
             listen: "127.0.0.1:0".to_owned(),
+            insecure: Insecure::Loopback,
             ..Config::default()
         };
         let started = runtime.spawn(Server::start(config)).await;

@@ -16,7 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use dislog_client::ClientTls;
 use dislog_proto::{DEFAULT_PORT, v1};
+use dislog_tls::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -47,6 +49,7 @@ const LAST_ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// Returns how many each had acknowledged, by its maker.
 pub(super) async fn run(
     server: &str,
+    tls: Option<&ClientTls>,
     topic: &str,
     sources: Vec<Source>,
     tally: &Tally,
@@ -57,6 +60,10 @@ pub(super) async fn run(
     let (host, uri) = (host(server), format!("http://{}{PRODUCE}", host(server)));
     let stream = TcpStream::connect(&host).await.map_err(|error| lost(&error))?;
     stream.set_nodelay(true).map_err(|error| lost(&error))?;
+    let stream = match tls {
+        Some(tls) => tls.connect(&host, stream).await.map_err(|error| lost(&error))?,
+        None => Stream::Plain(stream),
+    };
     let (io, outgoing) = gathered::split(stream);
     let (sender, connection) = Builder::new()
         .initial_window_size(ANSWERS_WINDOW_BYTES)
@@ -206,7 +213,8 @@ fn decode(message: &[u8]) -> Result<v1::ProduceResponse, Failure> {
 
 /// `host:port` of a server as it is named on the command line.
 fn host(server: &str) -> String {
-    let host = server.trim().trim_start_matches("http://").trim_end_matches('/');
+    let host = server.trim().trim_start_matches("http://").trim_start_matches("https://");
+    let host = host.trim_end_matches('/');
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if has_port { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }
 }

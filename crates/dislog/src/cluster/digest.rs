@@ -82,7 +82,7 @@ pub(super) async fn run(
     let view = View::gather(client).await?;
     let mut partitions = Vec::new();
     for partition in view.of_topics().filter(|p| topic.is_none_or(|topic| p.topic == topic)) {
-        partitions.push(compare(&view, partition).await?);
+        partitions.push(compare(client, &view, partition).await?);
     }
     let unread = |compared: &Compared| compared.replicas.iter().any(|r| r.error.is_some());
     let equal = partitions.iter().all(|compared| compared.equal && !unread(compared));
@@ -111,7 +111,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn compare(view: &View, partition: &Partition) -> Result<Compared, Failure> {
+async fn compare(asking: &Client, view: &View, partition: &Partition) -> Result<Compared, Failure> {
     let topic = partition.topic.parse().map_err(Error::from)?;
     let id = PartitionId { topic, partition: partition.partition };
     let mut reachable = Vec::new();
@@ -121,7 +121,7 @@ async fn compare(view: &View, partition: &Partition) -> Result<Compared, Failure
         };
         reachable.push(Reachable {
             node: state.node.clone(),
-            client: NodeClient::new(&node.address, PAGE_WAIT_MAX)?,
+            client: asking.node(&node.address, PAGE_WAIT_MAX)?,
             start_offset: state.replica.start_offset,
             committed_offset: state.replica.committed_offset,
         });

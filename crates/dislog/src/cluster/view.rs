@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dislog_client::{Client, ClusterInfo, Error, NodeClient, NodeInfo, Replica, Topic};
+use dislog_client::{Client, ClusterInfo, Error, NodeInfo, Replica, Topic};
 use futures_util::future::join_all;
 
 use crate::failure::{Exit, Failure};
@@ -90,7 +90,7 @@ impl View {
                 .hint("check its --join and whether those nodes run, or try again in a moment"));
         }
         let topics = client.list_topics().await?;
-        let first = ask(&cluster.nodes).await;
+        let first = ask(client, &cluster.nodes).await;
         let committed = committed(&first);
         let is_silent = |id: &str| first.get(id).is_some_and(Result::is_err);
         let talking = cluster.nodes.iter().filter(|node| !is_silent(&node.id));
@@ -103,7 +103,7 @@ impl View {
             return Ok(view);
         }
         tokio::time::sleep(CATCH_UP).await;
-        let mut again = ask(&talking).await;
+        let mut again = ask(client, &talking).await;
         again.extend(silent);
         Ok(View::new(view.cluster, view.topics, again, &committed))
     }
@@ -293,10 +293,10 @@ pub(super) fn called(node: &NodeInfo) -> &str {
     if node.name.is_empty() { &node.address } else { &node.name }
 }
 
-async fn ask(nodes: &[NodeInfo]) -> Answers {
+async fn ask(client: &Client, nodes: &[NodeInfo]) -> Answers {
     let asked = nodes.iter().map(|node| async {
-        let answer = match NodeClient::new(&node.address, ANSWER_MAX) {
-            Ok(client) => client.describe_replicas().await,
+        let answer = match client.node(&node.address, ANSWER_MAX) {
+            Ok(node) => node.describe_replicas().await,
             Err(error) => Err(error),
         };
         (node.id.clone(), answer.map_err(|error| plain(&error)))

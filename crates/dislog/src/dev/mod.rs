@@ -8,12 +8,13 @@
 //! node becomes a cluster by starting more.
 
 mod nodes;
+mod secure;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dislog_server::{Config, Server};
+use dislog_server::{Config, Insecure, Server};
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output};
@@ -24,6 +25,7 @@ use crate::signals::Signals;
 use crate::telemetry::{self, LogFormat};
 
 use self::nodes::{Nodes, Spec};
+use self::secure::Certificates;
 
 /// The most nodes on one machine: more show nothing that these do not.
 const NODES_MAX: u32 = 9;
@@ -39,6 +41,9 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
     nodes: u32,
+    /// Encrypt everything: makes an authority, certificates for the nodes and one for the commands
+    #[arg(long)]
+    secure: bool,
     /// Kill a random node about this often, as a power cut would, and start it again
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
         default_missing_value = "10s", value_parser = parse_duration)]
@@ -64,32 +69,41 @@ pub(crate) async fn run(args: DevArgs, output: &mut Output) -> Outcome {
     let log_filter = args.log_filter.as_deref().unwrap_or("warn");
     telemetry::start(log_filter, LogFormat::for_stderr())?;
     let signals = Signals::listen()?;
+    let certificates = match args.secure {
+        true => Some(Certificates::make(&data_dir, args.nodes)?),
+        false => None,
+    };
+    let certificates = certificates.as_ref();
     match (args.nodes, args.chaos) {
-        (1, None) => run_one(&args, data_dir, signals, output).await?,
-        _ => run_several(&args, &data_dir, signals, output).await?,
+        (1, None) => run_one(&args, &data_dir, certificates, signals, output).await?,
+        _ => run_several(&args, &data_dir, certificates, signals, output).await?,
     }
     output.line("stopped; the records stay, and are there again after the next `dislog dev`")
 }
 
 async fn run_one(
     args: &DevArgs,
-    data_dir: PathBuf,
+    data_dir: &Path,
+    certificates: Option<&Certificates>,
     signals: Signals,
     output: &mut Output,
 ) -> Outcome {
     let config = Config {
-        data_dir: data_dir.clone(),
+        data_dir: data_dir.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string(),
+        tls_dir: certificates.map(|certificates| certificates.of_node(1)),
+        insecure: if args.secure { Insecure::No } else { Insecure::Loopback },
         ..Config::default()
     };
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--port"))?;
-    let _profile = greet(&[server.addr().to_string()], &data_dir, output)?;
+    let _profile = greet(&[server.addr().to_string()], data_dir, certificates, output)?;
     Ok(until_told(server, signals, std::future::pending()).await?)
 }
 
 async fn run_several(
     args: &DevArgs,
     data_dir: &Path,
+    certificates: Option<&Certificates>,
     mut signals: Signals,
     output: &mut Output,
 ) -> Outcome {
@@ -102,17 +116,19 @@ async fn run_several(
             data_dir: node_dir(data_dir, number),
             address: address.clone(),
             join: if number == 1 { Vec::new() } else { others.collect() },
+            tls_dir: certificates.map(|certificates| certificates.of_node(number)),
             log_filter: args.log_filter.as_deref().unwrap_or(NODES_LOG_FILTER).to_owned(),
         }
     };
-    let mut nodes = Nodes::start((1..).zip(&addresses).map(spec))?;
+    let tls = certificates.map(Certificates::client_tls).transpose()?;
+    let mut nodes = Nodes::start((1..).zip(&addresses).map(spec), tls)?;
     let started = tokio::select! {
         started = nodes.until_complete() => started,
         exit = signals.next() => Err(Failure::new(exit, "ended by a signal while starting")),
     };
     let result = match started {
         Err(failure) => Err(failure.into()),
-        Ok(()) => match greet(&addresses, data_dir, output) {
+        Ok(()) => match greet(&addresses, data_dir, certificates, output) {
             Err(stop) => Err(stop),
             Ok(_profile) => {
                 tokio::select! {
@@ -180,10 +196,13 @@ fn addresses(port: u16, nodes: u32) -> Result<Vec<String>, Failure> {
 fn greet(
     addresses: &[String],
     data_dir: &Path,
+    certificates: Option<&Certificates>,
     output: &mut Output,
 ) -> Result<Option<DevProfile>, crate::output::Stop> {
-    let profile = DevProfile::write(addresses)?;
-    let welcome = welcome(addresses, &data_dir.display().to_string(), profile.is_some());
+    let tls_dir = certificates.map(Certificates::of_client);
+    let profile = DevProfile::write(addresses, tls_dir.as_deref())?;
+    let data_dir = data_dir.display().to_string();
+    let welcome = welcome(addresses, &data_dir, tls_dir.as_deref(), profile.is_some());
     output.bytes(welcome.as_bytes())?;
     output.flush()?;
     Ok(profile)
@@ -198,10 +217,24 @@ fn default_data_dir() -> Result<PathBuf, Failure> {
 }
 
 /// What to type next. Without a profile, commands have to be told the addresses.
-fn welcome(addresses: &[String], data_dir: &str, has_profile: bool) -> String {
-    let servers = match has_profile {
-        true => String::new(),
-        false => format!(" --servers {}", addresses.join(",")),
+fn welcome(
+    addresses: &[String],
+    data_dir: &str,
+    tls_dir: Option<&Path>,
+    has_profile: bool,
+) -> String {
+    let tls_dir = tls_dir.map(|dir| dir.display().to_string());
+    let servers = match (has_profile, &tls_dir) {
+        (true, _) => String::new(),
+        (false, None) => format!(" --servers {}", addresses.join(",")),
+        (false, Some(dir)) => format!(" --servers {} --tls-dir {dir}", addresses.join(",")),
+    };
+    let (scheme, certificate) = match &tls_dir {
+        None => ("http", String::new()),
+        Some(dir) => {
+            let files = format!("--cacert {dir}/ca.crt --cert {dir}/tls.crt --key {dir}/tls.key");
+            ("https", format!(" {files}"))
+        }
     };
     let (first, all) = (&addresses[0], addresses.join(", "));
     format!(
@@ -210,8 +243,8 @@ fn welcome(addresses: &[String], data_dir: &str, has_profile: bool) -> String {
 Try, in another terminal:
   echo hi | dislog add demo{servers}
   dislog get demo{servers}
-  curl -d 'hi from curl' http://{first}/v1/topics/demo/records
-  curl 'http://{first}/v1/topics/demo/records?offset=0&limit=10'
+  curl{certificate} -d 'hi from curl' {scheme}://{first}/v1/topics/demo/records
+  curl{certificate} '{scheme}://{first}/v1/topics/demo/records?offset=0&limit=10'
 
 Ctrl-C ends it.
 ",

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dislog_client::NodeClient;
+use dislog_client::{ClientTls, NodeClient};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -48,10 +48,13 @@ pub(super) struct Spec {
     pub(super) address: String,
     pub(super) join: Vec<String>,
     pub(super) log_filter: String,
+    /// Its certificates, unless it does without.
+    pub(super) tls_dir: Option<PathBuf>,
 }
 
 /// See the module.
 pub(super) struct Nodes {
+    tls: Option<ClientTls>,
     nodes: Vec<Node>,
     deaths: mpsc::Receiver<Death>,
 }
@@ -70,8 +73,11 @@ struct Death {
 }
 
 impl Nodes {
-    /// Starts them.
-    pub(super) fn start(specs: impl Iterator<Item = Spec>) -> Result<Nodes, Failure> {
+    /// Starts them; `tls` is how they are talked to.
+    pub(super) fn start(
+        specs: impl Iterator<Item = Spec>,
+        tls: Option<ClientTls>,
+    ) -> Result<Nodes, Failure> {
         let (died, deaths) = mpsc::channel(1);
         let mut nodes = Vec::new();
         for spec in specs {
@@ -80,13 +86,13 @@ impl Nodes {
             let task = tokio::spawn(keep_running(spec.clone(), first, orders, died.clone()));
             nodes.push(Node { spec, kills, task });
         }
-        Ok(Nodes { nodes, deaths })
+        Ok(Nodes { tls, nodes, deaths })
     }
 
     /// Waits until all belong to one cluster.
     pub(super) async fn until_complete(&mut self) -> Result<(), Failure> {
         let complete = async {
-            while !is_complete(&self.nodes).await {
+            while !is_complete(&self.nodes, self.tls.as_ref()).await {
                 sleep(LOOK_EVERY).await;
             }
         };
@@ -103,10 +109,10 @@ impl Nodes {
 
     /// Says when a node ends by itself; with `chaos`, makes one end about so often.
     pub(super) async fn watch(&mut self, chaos: Option<Duration>) -> Infallible {
-        let (nodes, deaths) = (&self.nodes, &mut self.deaths);
+        let (nodes, tls, deaths) = (&self.nodes, self.tls.as_ref(), &mut self.deaths);
         let chaos = async {
             match chaos {
-                Some(every) => kill_now_and_then(nodes, every).await,
+                Some(every) => kill_now_and_then(nodes, tls, every).await,
                 None => std::future::pending().await,
             }
         };
@@ -124,7 +130,7 @@ impl Nodes {
 
     /// Stops all, gracefully.
     pub(super) async fn stop(self) {
-        let Nodes { nodes, deaths } = self;
+        let Nodes { nodes, deaths, .. } = self;
         // Nobody waits any more to say how a node ended.
         drop(deaths);
         let tasks: Vec<JoinHandle<()>> = nodes.into_iter().map(|node| node.task).collect();
@@ -136,9 +142,10 @@ impl Nodes {
 }
 
 /// Everybody is there, as somebody sees it who knows who leads.
-async fn is_complete(nodes: &[Node]) -> bool {
+async fn is_complete(nodes: &[Node], tls: Option<&ClientTls>) -> bool {
     for node in nodes {
-        let Ok(client) = NodeClient::new(&node.spec.address, ANSWER_MAX) else { return false };
+        let client = NodeClient::new(&node.spec.address, ANSWER_MAX, tls.cloned());
+        let Ok(client) = client else { return false };
         let Ok(cluster) = client.describe_cluster().await else { return false };
         let is_there = |address: &String| {
             cluster.nodes.iter().any(|known| known.alive && known.address == *address)
@@ -151,11 +158,11 @@ async fn is_complete(nodes: &[Node]) -> bool {
     true
 }
 
-async fn kill_now_and_then(nodes: &[Node], every: Duration) -> Infallible {
+async fn kill_now_and_then(nodes: &[Node], tls: Option<&ClientTls>, every: Duration) -> Infallible {
     loop {
         sleep(every.mul_f64(rand::random_range(0.5..=1.5))).await;
         // One at a time: what is shown is that a majority goes on.
-        while !is_complete(nodes).await {
+        while !is_complete(nodes, tls).await {
             sleep(LOOK_EVERY).await;
         }
         let node = &nodes[rand::random_range(0..nodes.len())];
@@ -228,6 +235,10 @@ impl Process {
         command.args(["server", "--until-stdin-ends", "--name", &spec.name]);
         command.args(["--listen", &spec.address, "--log-filter", &spec.log_filter]);
         command.arg("--data-dir").arg(&spec.data_dir);
+        match &spec.tls_dir {
+            Some(dir) => command.arg("--tls-dir").arg(dir),
+            None => command.arg("--insecure"),
+        };
         if !spec.join.is_empty() {
             command.args(["--join", &spec.join.join(",")]);
         }

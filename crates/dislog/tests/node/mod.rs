@@ -37,15 +37,16 @@ impl Node {
     /// Starts a server on `data_dir`.
     pub fn start(data_dir: &Path) -> Node {
         let mut command = Command::new(binary());
-        command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.args(["server", "--insecure", "--listen", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(data_dir);
         Node::spawn(command)
     }
 
     /// Starts a server that may have only so many files open.
     pub fn start_with_open_files(data_dir: &Path, open_files: u32) -> Node {
         let mut command = Command::new("sh");
-        let script =
-            "ulimit -n \"$0\" && exec \"$1\" server --listen 127.0.0.1:0 --data-dir \"$2\"";
+        let script = "ulimit -n \"$0\" && \
+             exec \"$1\" server --insecure --listen 127.0.0.1:0 --data-dir \"$2\"";
         command.args(["-c", script, &open_files.to_string(), env!("CARGO_BIN_EXE_dislog")]);
         command.arg(data_dir);
         Node::spawn(command)
@@ -59,7 +60,9 @@ impl Node {
         address: &str,
         join: Option<&str>,
     ) -> Node {
-        command.args(["server", "--listen", address, "--data-dir"]).arg(data_dir);
+        // Namespaces of the network have addresses of their own.
+        command.args(["server", "--insecure=anywhere", "--listen", address]);
+        command.arg("--data-dir").arg(data_dir);
         if let Some(join) = join {
             command.args(["--join", join]);
         }
@@ -79,7 +82,8 @@ impl Node {
         kill_process(self.pid, Signal::CONT).expect("the process is there");
     }
 
-    fn spawn(mut command: Command) -> Node {
+    /// Starts what listens on a port of this machine and says so.
+    pub fn spawn(mut command: Command) -> Node {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DISLOG_") {
                 command.env_remove(name);
