@@ -94,7 +94,8 @@ def dislog_cluster(parent, binary):
     cluster = Cluster(parent)
     ports = free_ports(NODES)
     for number, port in enumerate(ports):
-        command = [binary, "server", "--name", f"n{number}", "--data-dir", cluster.dir / f"n{number}"]
+        command = [binary, "server", "--insecure", "--name", f"n{number}"]
+        command += ["--data-dir", cluster.dir / f"n{number}"]
         command += ["--listen", f"127.0.0.1:{port}"]
         if number > 0:
             command += ["--join", f"127.0.0.1:{ports[0]}"]
