@@ -162,7 +162,8 @@ def measure(binary, nats, produce, args, parent):
         yield name, "dislog", report, limits
         if theirs and nats:
             with nats_cluster(parent, nats) as cluster:
-                yield name, "nats", run([produce, "--servers", cluster.servers] + times + theirs), limits
+                command = [produce, "--servers", cluster.servers]
+                yield name, "nats", run(command + times + theirs), limits
 
 
 def nats_server():
@@ -186,12 +187,14 @@ def main():
 
     binary = args.dislog
     if not binary:
-        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "dislog"], cwd=ROOT, check=True)
+        build = ["cargo", "build", "--release", "--locked", "-p", "dislog"]
+        subprocess.run(build, cwd=ROOT, check=True)
         binary = ROOT / "target" / "release" / "dislog"
     nats = produce = None
     if not args.without_nats:
         nats = nats_server()
-        build = ["cargo", "build", "--release", "--locked", "--target-dir", HERE / "nats" / "target"]
+        build = ["cargo", "build", "--release", "--locked"]
+        build += ["--target-dir", HERE / "nats" / "target"]
         subprocess.run(build, cwd=HERE / "nats", check=True)
         produce = HERE / "nats" / "target" / "release" / "nats-produce"
 
@@ -218,7 +221,7 @@ def main():
             rate = statistics.median(ours / other for ours, other in pairs)
             pairs = zip(medians[name, "dislog"], medians[name, "nats"])
             p50 = statistics.median(ours / other for ours, other in pairs)
-            print(f"{name}: {rate:.1f} × the records/s of NATS, {p50:.2f} × its p50 (median of rounds)")
+            print(f"{name}: {rate:.1f} × the records/s of NATS, {p50:.2f} × its p50 (medians)")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ use crate::{deny, finding, tidy};
 
 type Gate = (&'static str, fn(&Path) -> Result<(), String>);
 
-const GATES: [Gate; 6] = [
+const GATES: [Gate; 7] = [
     ("tidy", |root| tidy::check(root).and_then(|found| finding::report(&found))),
     ("deny", |root| deny::check(root).and_then(|found| finding::report(&found))),
     ("fmt", |root| cargo(root, &["fmt", "--all", "--check"], &[])),
+    ("proto", |root| cargo(root, &["xtask-proto", "--check"], &[])),
     ("clippy", |root| {
         cargo(
             root,

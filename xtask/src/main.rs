@@ -2,6 +2,8 @@
 //!
 //! - `tidy` checks the house rules that no compiler knows: sizes, layers, names, leftovers.
 //! - `deny` checks what may be depended on, by the rules in `deny.toml`.
+//! - `proto` makes the code of `dislog-proto` anew, or compares it with `--check`; it needs
+//!   `--features proto`, which the alias `cargo xtask-proto` sets.
 //! - `book` runs the client of the book's protocol against the real binary.
 //! - `ci` runs every gate, in order.
 //!
@@ -13,13 +15,15 @@
 mod ci;
 mod deny;
 mod finding;
+#[cfg(feature = "proto")]
+mod proto;
 mod source;
 mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <tidy | deny | book | ci>";
+const USAGE: &str = "usage: cargo xtask <tidy | deny | book | ci>, or cargo xtask-proto [--check]";
 
 fn main() -> ExitCode {
     // The manifest directory is `xtask`, so its parent is the repository.
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(root).and_then(|found| finding::report(&found)),
         "deny" => deny::check(root).and_then(|found| finding::report(&found)),
         "book" => ci::book(root),
+        #[cfg(feature = "proto")]
+        "proto" => proto::run(root, std::env::args().nth(2).as_deref() == Some("--check")),
         "ci" => ci::all(root),
         _ => Err(format!("{USAGE}\nno chore is called {chore:?}")),
     };

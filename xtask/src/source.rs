@@ -7,8 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Directories that hold nothing written by hand.
-const SKIPPED: [&str; 7] =
-    [".git", "target", "corpus", "artifacts", "coverage", "__pycache__", "node_modules"];
+const SKIPPED: [&str; 8] = [
+    ".git",
+    "target",
+    "corpus",
+    "artifacts",
+    "coverage",
+    "__pycache__",
+    "node_modules",
+    "generated",
+];
 
 /// The endings of the files that are checked.
 const TEXT: [&str; 10] = ["rs", "toml", "md", "proto", "py", "sh", "yml", "yaml", "json", "txt"];

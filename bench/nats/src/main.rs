@@ -80,7 +80,8 @@ async fn main() -> anyhow::Result<()> {
         }
         let jetstream = jetstream.clone().expect("the first client connects");
         let content = content.clone();
-        clients.spawn(async move { (maker, produce(jetstream, content, maker as u64, window).await) });
+        clients
+            .spawn(async move { (maker, produce(jetstream, content, maker as u64, window).await) });
     }
 
     let mut acknowledged = vec![0; args.clients];
@@ -131,11 +132,8 @@ async fn produce(
     maker: u64,
     window: Window,
 ) -> anyhow::Result<Done> {
-    let mut done = Done {
-        acknowledged: 0,
-        completed_in_window: 0,
-        nanoseconds: Histogram::new(3)?,
-    };
+    let mut done =
+        Done { acknowledged: 0, completed_in_window: 0, nanoseconds: Histogram::new(3)? };
     loop {
         let begun = Instant::now();
         if begun >= window.end {

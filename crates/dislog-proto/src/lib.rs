@@ -6,7 +6,7 @@
 /// Messages, clients and servers of `log.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod v1 {
-    tonic::include_proto!("log.v1");
+    include!("generated/log.v1.rs");
 }
 
 pub mod reason;
@@ -16,7 +16,7 @@ pub use record::{from_record, to_record};
 
 /// The encoded `FileDescriptorSet` of `log.v1`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/log_descriptor.bin"));
+    include_bytes!("generated/log.v1.bin");
 
 /// The topic of a request that names none.
 pub const DEFAULT_TOPIC: &str = "default";
