@@ -3,6 +3,7 @@
 //! - `tidy` checks the house rules that no compiler knows: sizes, layers, names, leftovers.
 //! - `deny` checks what may be depended on, by the rules in `deny.toml`.
 //! - `book` runs the client of the book's protocol against the real binary.
+//! - `sim` simulates clusters from as many seeds as every change must survive.
 //! - `ci` runs every gate, in order.
 //!
 //! Left out: building and testing, which are cargo's own.
@@ -19,7 +20,7 @@ mod tidy;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <tidy | deny | book | ci>";
+const USAGE: &str = "usage: cargo xtask <tidy | deny | book | sim | ci>";
 
 fn main() -> ExitCode {
     // The manifest directory is `xtask`, so its parent is the repository.
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(root).and_then(|found| finding::report(&found)),
         "deny" => deny::check(root).and_then(|found| finding::report(&found)),
         "book" => ci::book(root),
+        "sim" => ci::sim(root),
         "ci" => ci::all(root),
         _ => Err(format!("{USAGE}\nno chore is called {chore:?}")),
     };

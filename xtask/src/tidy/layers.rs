@@ -17,7 +17,7 @@ enum Allowed {
 use Allowed::{AllBut, Only};
 
 /// The layers of ARCHITECTURE.md.
-const LAYERS: [(&str, Allowed); 7] = [
+const LAYERS: [(&str, Allowed); 8] = [
     ("dislog-types", Only(&["bytes", "crc-fast", "lz4_flex", "thiserror", "zstd"])),
     (
         "dislog-log",
@@ -54,6 +54,10 @@ const LAYERS: [(&str, Allowed); 7] = [
     ("dislog-server", AllBut(&["dislog-client", "dislog-log", "foca", "raft"])),
     ("dislog-client", AllBut(&["dislog-cluster", "dislog-log", "dislog-server", "foca", "raft"])),
     ("dislog", AllBut(&["foca", "raft"])),
+    (
+        "dislog-sim",
+        AllBut(&["foca", "raft", "tokio", "dislog-client", "dislog-proto", "dislog-server"]),
+    ),
 ];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
@@ -141,6 +145,8 @@ mod tests {
             ("dislog-server", "raft"),
             ("dislog-client", "dislog-cluster"),
             ("dislog", "raft"),
+            ("dislog-sim", "tokio"),
+            ("dislog-sim", "dislog-server"),
         ] {
             let found = found(name, &format!("{dependency}.workspace = true"));
             assert_eq!(found.len(), 1, "{name} on {dependency}");
