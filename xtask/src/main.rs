@@ -5,6 +5,7 @@
 //! - `proto` makes the code of `dislog-proto` anew, or compares it with `--check`; it needs
 //!   `--features proto`, which the alias `cargo xtask-proto` sets.
 //! - `book` runs the client of the book's protocol against the real binary.
+//! - `sim` simulates clusters from as many seeds as every change must survive.
 //! - `ci` runs every gate, in order.
 //!
 //! Left out: building and testing, which are cargo's own.
@@ -23,7 +24,8 @@ mod tidy;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <tidy | deny | book | ci>, or cargo xtask-proto [--check]";
+const USAGE: &str =
+    "usage: cargo xtask <tidy | deny | book | sim | ci>, or cargo xtask-proto [--check]";
 
 fn main() -> ExitCode {
     // The manifest directory is `xtask`, so its parent is the repository.
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         "book" => ci::book(root),
         #[cfg(feature = "proto")]
         "proto" => proto::run(root, std::env::args().nth(2).as_deref() == Some("--check")),
+        "sim" => ci::sim(root),
         "ci" => ci::all(root),
         _ => Err(format!("{USAGE}\nno chore is called {chore:?}")),
     };

@@ -28,6 +28,7 @@ use crate::partition_dir;
 use crate::peers::routes::{Mailbags, Routes};
 use crate::peers::{Network, Peer, PeerFrame};
 use crate::raft::driver::{self, DriverConfig, Input};
+use crate::removals::Removals;
 use crate::settings::{Config, Discovery, Topic, TopicChange, TopicSettings};
 
 /// How long the creation of a topic waits for its partitions to have leaders.
@@ -612,6 +613,7 @@ pub(crate) fn assemble(config: Config, seams: Seams) -> Result<Parts, OpenError>
     let partitions_dir = node::partitions_dir(&data_dir);
     make_dirs(&*fs, &data_dir, &partitions_dir).map_err(unusable(&data_dir))?;
     let file = node_file::open(&*fs, &data_dir)?;
+    let removals = Removals::open(&*fs, &data_dir)?;
     let routes = Arc::new(Routes::new(file.node_id, network));
     let (wake, wakes) = mpsc::sync_channel(1);
     let changed = wake.clone();
@@ -630,6 +632,7 @@ pub(crate) fn assemble(config: Config, seams: Seams) -> Result<Parts, OpenError>
         clock,
         data_dir,
         file,
+        removals,
         told: told(&config.discovery, file),
         replace_after: config.discovery.replace_after,
         port: Arc::new(Port::new(driver, config.appends_in_flight_bytes_max)),
@@ -643,10 +646,8 @@ pub(crate) fn assemble(config: Config, seams: Seams) -> Result<Parts, OpenError>
         None if config.discovery.is_alone() => node.found_cluster()?,
         None => {}
     }
-    partition_dir::remove_over(&*node.fs, &partitions_dir, |owner| {
-        node.metadata.state().is_over(owner.topic_id, owner.replica)
-    })
-    .map_err(unusable(&partitions_dir))?;
+    partition_dir::remove_over(&*node.fs, &partitions_dir, |owner| node.may_remove(owner))
+        .map_err(unusable(&partitions_dir))?;
     let mut reconciler = Reconciler::new(Arc::clone(&node));
     reconciler.reconcile();
     node.wake_reconciler();

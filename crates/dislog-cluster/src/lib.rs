@@ -33,6 +33,7 @@ mod partition;
 mod partition_dir;
 mod peers;
 mod raft;
+mod removals;
 mod settings;
 #[cfg(feature = "sim")]
 pub mod sim;

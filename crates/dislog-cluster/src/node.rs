@@ -21,9 +21,11 @@ use crate::node_file::{self, ClusterIds, NodeFile};
 use crate::partition::Partition;
 use crate::partition::port::Port;
 use crate::partition::retention::RetentionPolicy;
+use crate::partition_dir::{self, Owner};
 use crate::peers::routes::Routes;
 use crate::raft::driver::Input;
 use crate::raft::open::OpenGroup;
+use crate::removals::Removals;
 
 /// The size of the metadata's segments: it is small, and never trimmed.
 const METADATA_SEGMENT_BYTES: u64 = 16 << 20;
@@ -52,6 +54,7 @@ pub(crate) struct Node {
     metadata_log: OnceLock<Partition>,
     cluster: OnceLock<ClusterIds>,
     pub(crate) partitions: Partitions,
+    removals: Removals,
     /// One past the offset of the last command carried out here.
     pub(crate) reconciled: watch::Sender<u64>,
     /// Of capacity one: a wake that is still to come covers this one, too.
@@ -77,6 +80,7 @@ pub(crate) struct NodeConfig {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) data_dir: PathBuf,
     pub(crate) file: NodeFile,
+    pub(crate) removals: Removals,
     pub(crate) told: RegisterNode,
     pub(crate) replace_after: Duration,
     pub(crate) port: Arc<Port>,
@@ -88,7 +92,7 @@ pub(crate) struct NodeConfig {
 
 impl Node {
     pub(crate) fn new(config: NodeConfig) -> Node {
-        let NodeConfig { fs, clock, data_dir, file, told, .. } = config;
+        let NodeConfig { fs, clock, data_dir, file, removals, told, .. } = config;
         let NodeConfig { replace_after, port, routes, wake, wait, open_threads, .. } = config;
         let partitions_dir = partitions_dir(&data_dir);
         let node_id = file.node_id;
@@ -109,6 +113,7 @@ impl Node {
             metadata_log: OnceLock::new(),
             cluster: OnceLock::new(),
             partitions: Partitions::default(),
+            removals,
             reconciled: watch::Sender::new(0),
             wake,
             wait,
@@ -215,6 +220,24 @@ impl Node {
         presence.gone_since_ms.entry(node_id).or_insert(now_ms);
         drop(presence);
         self.wake_reconciler();
+    }
+
+    /// Whether what a replica had may be removed: it is over, and is so for this node for good.
+    pub(crate) fn may_remove(&self, owner: Owner) -> bool {
+        let state = self.metadata.state();
+        let is_over = state.is_over(owner.topic_id, owner.replica);
+        let known = state.applied_offset();
+        drop(state);
+        let announce = || self.removals.announce(&*self.fs, known);
+        let complain = |error: &std::io::Error| tracing::error!(%error, "nothing is removed");
+        is_over && announce().inspect_err(complain).is_ok()
+    }
+
+    /// The metadata may not yet be known here as it was when something was removed: a replica that
+    /// is not there may be one of those.
+    pub(crate) fn may_have_removed(&self, owner: Owner, id: &PartitionId) -> bool {
+        let is_behind = self.metadata.state().applied_offset() < self.removals.known();
+        is_behind && !partition_dir::is_owned(&*self.fs, &self.partitions_dir, id, owner)
     }
 
     /// Whether a node is alive, as far as this one knows.

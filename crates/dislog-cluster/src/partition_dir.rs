@@ -96,6 +96,12 @@ pub(crate) fn claim(
     }
 }
 
+/// Whether there is a directory of `owner`'s partition, as far as it can be read.
+pub(crate) fn is_owned(fs: &dyn Fs, partitions_dir: &Path, id: &PartitionId, owner: Owner) -> bool {
+    let dirs = [partitions_dir.join(id.to_string()), beside(partitions_dir, id, owner.replica)];
+    dirs.iter().any(|dir| found(fs, dir).is_ok_and(|found| found == Found::Owned(owner)))
+}
+
 /// Removes the directories in `partitions_dir` whose owners are over.
 pub(crate) fn remove_over(
     fs: &dyn Fs,

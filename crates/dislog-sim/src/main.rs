@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
+use std::io::stdout;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use dislog_sim::{Options, run};
+use tracing_subscriber::filter::LevelFilter;
 
 /// Simulates clusters.
 #[derive(Debug, Parser)]
@@ -19,16 +21,20 @@ struct Args {
     /// How many seeds, from the first on.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// How many of them at a time.
-    #[arg(long, default_value_t = 1)]
-    threads: u64,
-    /// Print what happens.
+    /// How many of them at a time; as many as there are processors unless set.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print what happens, and what the nodes say of it.
     #[arg(long)]
     trace: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.trace {
+        let said = tracing_subscriber::fmt().without_time().with_target(false);
+        said.with_max_level(LevelFilter::DEBUG).with_writer(stdout).init();
+    }
     let (next, failed) = (AtomicU64::new(args.seed), AtomicU64::new(0));
     let (acknowledged, reads, rests) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
@@ -48,8 +54,10 @@ fn main() -> ExitCode {
             println!("seed {seed}: {outcome:?}");
         }
     };
+    let threads = args.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
+    let threads = if args.trace { 1 } else { threads.unwrap_or(1) };
     thread::scope(|scope| {
-        for _ in 0..args.threads.max(1) {
+        for _ in 0..threads {
             scope.spawn(work);
         }
     });

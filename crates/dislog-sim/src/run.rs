@@ -10,10 +10,16 @@ use crate::oracle::Violation;
 use crate::properties::progress;
 use crate::properties::streams::Tail;
 use crate::workload::partition;
-use crate::world::World;
+use crate::world::{Event, Mend, World};
 
 /// So many nodes form the cluster.
 const EXPECTED: u32 = 3;
+
+/// Up to so many come at the same time and only want to join it.
+const JOINING_MAX: usize = 2;
+
+/// The first nodes start within this time.
+const STARTING_MS: u64 = 400;
 
 /// How long it may take until the first cluster has its topic.
 const FORMING_MS: u64 = 60_000;
@@ -51,6 +57,8 @@ pub struct Outcome {
     pub rests: u64,
     /// How long it was in the world, milliseconds.
     pub world_ms: u64,
+    /// How much happened.
+    pub steps: u64,
 }
 
 /// Runs a seed.
@@ -77,21 +85,19 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         reads: world.oracle.reads,
         rests: world.rests,
         world_ms: world.now_ms,
+        steps: world.steps,
     }
 }
 
 fn live(world: &mut World) -> Result<(), Violation> {
-    // More than are expected could form two clusters of those who see each other first, or none.
-    for _ in 0..EXPECTED {
-        let machine = world.add_machine(EXPECTED);
-        world.start(machine);
+    let joining = u32::try_from(world.random.index(JOINING_MAX + 1)).expect("it is small");
+    for number in 0..EXPECTED + joining {
+        let machine = world.add_machine(if number < EXPECTED { EXPECTED } else { 0 });
+        let after_ms = world.random.below(STARTING_MS);
+        world.after(after_ms, Event::Mend(Mend::Start(machine)));
     }
     let partitions = u32::try_from(world.random.within(1, 3)).expect("it is small");
     form(world, partitions)?;
-    if world.random.permille(500) {
-        let machine = world.add_machine(0);
-        world.start(machine);
-    }
     employ(world, partitions);
     let until_ms = world.now_ms + 500;
     world.run_until(until_ms)?;

@@ -13,6 +13,8 @@ use dislog_cluster::{
 use dislog_types::batch::{BatchHeader, ProducerStamp};
 use dislog_types::{BatchBuilder, Compression, PartitionId, Record, TopicName};
 
+use crate::trace;
+
 /// Bytes that a tail asks for at once: a few batches.
 const READ_BYTES: usize = 2_000;
 
@@ -45,6 +47,20 @@ pub(crate) enum Body {
     Read(Result<Vec<StoredBatch>, ReadError>),
     Trim(Result<u64, AppendError>),
     Topic(Result<(), TopicError>),
+}
+
+impl Body {
+    /// A number that stands for it.
+    pub(crate) fn digest(&self) -> u64 {
+        match self {
+            Body::Append(Ok(told)) => told.base_offset,
+            Body::Linearize(Ok(end)) => *end,
+            Body::Read(Ok(batches)) => batches.iter().fold(batches.len() as u64, |digest, it| {
+                (digest << 7) ^ it.base_offset ^ trace::digest(&it.batch)
+            }),
+            other => trace::digest(format!("{other:?}").as_bytes()),
+        }
+    }
 }
 
 /// The topic that everything happens to.

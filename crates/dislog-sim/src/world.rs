@@ -16,9 +16,10 @@ use crate::actor::Actor;
 use crate::faults::Faults;
 use crate::machine::{Machine, Pending};
 use crate::network::{Weather, Wires};
-use crate::oracle::{Oracle, Violation};
+use crate::oracle::{Oracle, Violation, named};
+use crate::properties::must;
 use crate::random::Random;
-use crate::trace::Trace;
+use crate::trace::{Trace, digest};
 use crate::workload::{Answer, Request, begin};
 
 /// After so long away, a node's replicas are given to others.
@@ -29,6 +30,10 @@ const WORK_MS: u64 = 1_000;
 
 /// How often the logs of all replicas are compared.
 const COMPARE_MS: u64 = 2_000;
+
+/// The most that may happen in a run, which is far more than does: nodes that keep each other busy
+/// for ever would otherwise never let it end.
+const STEPS_MAX: u64 = 3_000_000;
 
 /// Something that is going to happen.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ pub(crate) struct World {
     pub(crate) random: Random,
     events: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
+    pub(crate) steps: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) wires: Wires,
     pub(crate) actors: Vec<Actor>,
@@ -102,6 +108,7 @@ impl World {
             random,
             events: BTreeMap::new(),
             scheduled: 0,
+            steps: 0,
             machines: Vec::new(),
             wires: Wires::new(),
             actors: Vec::new(),
@@ -154,6 +161,8 @@ impl World {
             }
             let event = entry.remove();
             self.set_time(at_ms);
+            self.steps += 1;
+            named("progress", must(self.steps <= STEPS_MAX, || self.busy()))?;
             self.happen(event)?;
             if self.now_ms >= self.compare_ms {
                 self.compare_ms = self.now_ms + COMPARE_MS;
@@ -162,6 +171,13 @@ impl World {
         }
         self.set_time(until_ms);
         Ok(())
+    }
+
+    /// What keeps the world from ending.
+    fn busy(&self) -> String {
+        let waiting = self.events.values().filter(|it| matches!(it, Event::Deliver { .. })).count();
+        let now_ms = self.now_ms;
+        format!("{STEPS_MAX} steps lead to {now_ms} ms only; {waiting} frames are on their way")
     }
 
     fn set_time(&mut self, at_ms: u64) {
@@ -235,12 +251,15 @@ impl World {
 
     fn trace_turn(&mut self, machine: usize, replicas: &[Replica]) {
         for replica in replicas {
-            let Replica { group, term, leads, committed, applied, .. } = replica;
+            let Replica { group, replica: id, term, leads, committed, applied, .. } = replica;
             let durable = replica.log.as_ref().map_or(0, |log| log.bounds().durable_raft_index);
-            let leads = if *leads { "leads" } else { "" };
-            let line =
-                format!("m{machine} g{group:x} t{term} c{committed} a{applied} d{durable} {leads}");
-            self.trace.line(self.now_ms, &line);
+            let who = [machine as u64, *group, *id, u64::from(*leads)];
+            let has = [*term, *committed, *applied, durable];
+            self.trace.words(self.now_ms, [who, has].as_flattened(), || {
+                let leads = if *leads { "leads" } else { "" };
+                let has = format!("t{term} c{committed} a{applied} d{durable}");
+                format!("m{machine} g{group:x} r{id:x} {has} {leads}")
+            });
         }
     }
 
@@ -294,6 +313,8 @@ impl World {
             self.after(after_ms, Event::Deliver { to, frame });
             return;
         }
+        let words = [to as u64, digest(&frame)];
+        self.trace.words(self.now_ms, &words, || format!("m{to} gets {} bytes", frame.len()));
         if let (Some(node), Ok(frame)) = (&it.node, PeerFrame::decode_from(frame)) {
             node.cluster().receive(frame);
             self.wake(to, 0);
@@ -357,7 +378,8 @@ impl World {
         if !it.waits || it.call != call {
             return Ok(());
         }
-        self.trace.line(self.now_ms, &format!("c{actor} {:?}", answer.body));
+        let words = [actor as u64, answer.body.digest()];
+        self.trace.words(self.now_ms, &words, || format!("c{actor} {:?}", answer.body));
         let hint = answer.hint.clone();
         let after_ms = it.answer(answer, &mut self.oracle, &mut self.random)?;
         if it.target == usize::MAX
@@ -418,9 +440,10 @@ impl World {
     }
 
     fn compare(&self) -> Result<(), Violation> {
-        let mut logs: BTreeMap<u64, Vec<Log>> = BTreeMap::new();
+        let mut logs: BTreeMap<u64, Vec<(Log, u64)>> = BTreeMap::new();
         for replica in self.replicas().into_iter().filter(|replica| !replica.installing) {
-            logs.entry(replica.group).or_default().extend(replica.log);
+            let log = replica.log.map(|log| (log, replica.applied));
+            logs.entry(replica.group).or_default().extend(log);
         }
         logs.values().try_for_each(|logs| self.oracle.compare(logs))
     }

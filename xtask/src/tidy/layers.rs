@@ -68,6 +68,10 @@ const LAYERS: [(&str, Allowed); 8] = [
     ("dislog-server", AllBut(&["dislog-client", "dislog-log", "foca", "raft"])),
     ("dislog-client", AllBut(&["dislog-cluster", "dislog-log", "dislog-server", "foca", "raft"])),
     ("dislog", AllBut(&["foca", "raft"])),
+    (
+        "dislog-sim",
+        AllBut(&["foca", "raft", "tokio", "dislog-client", "dislog-proto", "dislog-server"]),
+    ),
 ];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
@@ -155,6 +159,8 @@ mod tests {
             ("dislog-server", "raft"),
             ("dislog-client", "dislog-cluster"),
             ("dislog", "raft"),
+            ("dislog-sim", "tokio"),
+            ("dislog-sim", "dislog-server"),
         ] {
             let found = found(name, &format!("{dependency}.workspace = true"));
             assert_eq!(found.len(), 1, "{name} on {dependency}");

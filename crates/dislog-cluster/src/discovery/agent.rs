@@ -2,8 +2,9 @@
 //!
 //! It also brings the node into its cluster. A node that belongs to none joins the first that it
 //! hears of. If so many as expected see each other and none has a cluster, the one with the lowest
-//! id founds it: the others hear of it like of any other. A node that belongs to one never founds
-//! another, whatever it hears.
+//! id founds it: the others hear of it like of any other. Those that only want to join do not
+//! count: they are as many as they please, and would found nothing. A node that belongs to a
+//! cluster never founds another, whatever it hears.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -47,7 +48,7 @@ impl Agent {
     /// Begins to take part.
     pub(crate) fn new(node: Arc<Node>, seeds: Vec<String>, bootstrap_expect: u32) -> Agent {
         let incarnation = node.clock.now_ms().max(1).unsigned_abs();
-        let me = Member { incarnation, ..member(&node) };
+        let me = Member { incarnation, ..member(&node, bootstrap_expect > 0) };
         let seed = node.fs.random();
         Agent {
             gossip: Gossip::new(me, seed),
@@ -103,15 +104,21 @@ impl Agent {
     /// Seeds are missed also while others are seen: two nodes that found each other before the
     /// third came up would otherwise never look for it.
     fn missing(&self) -> Vec<String> {
+        let is_seen = |address: &str| self.gossip.members().any(|other| other.address == address);
+        let is_me = |address: &str| address == self.node.told.address;
+        // As it is nearly always, and asked often.
+        let sees_anyone = self.gossip.members().next().is_some();
+        if sees_anyone && self.seeds.iter().all(|seed| is_me(seed) || is_seen(seed)) {
+            return Vec::new();
+        }
         let mut addresses = self.seeds.clone();
-        if self.gossip.members().next().is_none() {
+        if !sees_anyone {
             let state = self.node.metadata.state();
             // What is known of this node itself may be where it was before.
             let others = state.nodes().filter(|node| node.told.node_id != self.node.node_id);
             addresses.extend(others.map(|node| node.told.address.clone()));
         }
-        let is_seen = |address: &str| self.gossip.members().any(|other| other.address == address);
-        addresses.retain(|address| *address != self.node.told.address && !is_seen(address));
+        addresses.retain(|address| !is_me(address) && !is_seen(address));
         addresses.sort_unstable();
         addresses.dedup();
         addresses
@@ -197,15 +204,18 @@ impl Agent {
             None => return,
         };
         match entered {
-            Ok(()) => self.gossip.update(member(&self.node), elapsed_ms(&self.node)),
+            Ok(()) => {
+                let me = member(&self.node, self.expected > 0);
+                self.gossip.update(me, elapsed_ms(&self.node));
+            }
             Err(error) => tracing::error!(%error, "cannot enter the cluster"),
         }
     }
 
     fn is_to_found(&self) -> bool {
-        let mut members = self.gossip.members().map(|member| member.node_id);
-        let count = self.gossip.members().count() + 1;
-        self.expected > 0 && count >= self.expected && members.all(|id| id > self.node.node_id)
+        let founders = || self.gossip.members().filter(|member| member.expects);
+        let is_first = founders().all(|member| member.node_id > self.node.node_id);
+        self.expected > 0 && founders().count() + 1 >= self.expected && is_first
     }
 }
 
@@ -215,7 +225,7 @@ fn elapsed_ms(node: &Node) -> i64 {
     i64::try_from(node.clock.elapsed_ms()).unwrap_or(i64::MAX)
 }
 
-fn member(node: &Node) -> Member {
+fn member(node: &Node, expects: bool) -> Member {
     let RegisterNode { node_id, address, name, rack, metadata_replica } = node.told.clone();
     let cluster = node.cluster();
     Member {
@@ -226,6 +236,7 @@ fn member(node: &Node) -> Member {
         cluster_id: cluster.map_or(0, |cluster| cluster.cluster_id),
         founder: cluster.map_or(0, |cluster| cluster.founder),
         metadata_replica,
+        expects,
         incarnation: 0,
     }
 }

@@ -33,6 +33,9 @@ const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 const ANNOUNCE_PERIOD: Duration = Duration::from_secs(30);
 /// The dead are remembered: an old rumour must not bring them back, and they may come themselves.
 const REMEMBER_DEAD: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long until a node is told again that it is suspected. Two that suspect each other would
+/// otherwise answer each such packet with another, as fast as the network is.
+const WARN_PERIOD_MS: i64 = 200;
 /// How many nodes hear of news at once, and are asked to ask.
 const FANOUT: NonZeroUsize = NonZeroUsize::new(3).expect("it is 3");
 /// How often a node passes on one piece of news.
@@ -57,6 +60,8 @@ pub(crate) struct Gossip {
     /// How often in a row others thought this identity of ours out of date.
     refused: u32,
     left: bool,
+    /// When nodes were told that they are suspected, as far as it matters.
+    warned_ms: BTreeMap<u64, i64>,
     /// Addresses of nodes of other clusters that have been warned of.
     strangers: HashSet<String>,
     actions: Vec<Action>,
@@ -73,6 +78,7 @@ impl Gossip {
             lost: Lost::default(),
             refused: 0,
             left: false,
+            warned_ms: BTreeMap::new(),
             strangers: HashSet::new(),
             actions: Vec::new(),
         }
@@ -246,6 +252,11 @@ impl Gossip {
     fn warn_suspect(&mut self, node_id: u64) {
         let suspect = self.entry(node_id).filter(|update| update.state() == State::Suspect);
         let Some(suspect) = suspect.cloned() else { return };
+        let now_ms = self.outbox.now_ms;
+        self.warned_ms.retain(|_, warned_ms| now_ms < *warned_ms + WARN_PERIOD_MS);
+        if self.warned_ms.contains_key(&node_id) {
+            return;
+        }
         let header = Header {
             src: self.foca.identity().clone(),
             // How often this node has cleared itself is only news if it is more than is known.
@@ -257,6 +268,7 @@ impl Gossip {
         let body = Packet { header, updates: vec![suspect] }.encode();
         let packet = seal(&body.expect("one member fits into a packet"));
         self.actions.push(Action::Send { peer, packet });
+        self.warned_ms.insert(node_id, now_ms);
     }
 
     /// This node has just renewed its identity, since `from` believed it dead, and `from` is told.

@@ -54,6 +54,8 @@ pub(crate) struct Member {
     pub(crate) founder: u64,
     /// Its own replica of the metadata.
     pub(crate) metadata_replica: u64,
+    /// It waits for others to form a cluster with, and does not only want to join one.
+    pub(crate) expects: bool,
     /// Grows whenever something else here changes, and when the node was believed dead: of two
     /// members with one id, the higher one is true. Milliseconds of Unix time serve to start with.
     pub(crate) incarnation: u64,

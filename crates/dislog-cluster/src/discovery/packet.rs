@@ -7,7 +7,8 @@
 //! update      state 1 B │ suspicions refuted 2 B │ identity
 //! reference   node id 8 B │ incarnation 8 B
 //! identity    node id 8 B │ incarnation 8 B │ cluster id 8 B │ founder 8 B │
-//!             metadata replica 8 B │ leaving 1 B │ address, name, rack: length 1 B, UTF-8
+//!             metadata replica 8 B │ flags 1 B: leaving 1, expects 2 │
+//!             address, name, rack: length 1 B, UTF-8
 //! ```
 //! Numbers are big-endian. An announcement and the news that one is dead have no count and no
 //! updates. The third node is 0 where a kind has none.
@@ -237,7 +238,7 @@ fn put_identity(buf: &mut impl BufMut, identity: &Identity) {
     buf.put_u64(member.cluster_id);
     buf.put_u64(member.founder);
     buf.put_u64(member.metadata_replica);
-    buf.put_u8(u8::from(identity.leaving));
+    buf.put_u8(u8::from(identity.leaving) | u8::from(member.expects) << 1);
     for string in [&member.address, &member.name, &member.rack] {
         buf.put_u8(u8::try_from(string.len()).expect("strings are cut when a member comes in"));
         buf.put_slice(string.as_bytes());
@@ -254,18 +255,18 @@ fn get_identity(buf: &mut impl Buf) -> Result<Identity, PacketError> {
         metadata_replica: buf.try_get_u64()?,
         ..Member::default()
     };
-    let leaving = match buf.try_get_u8()? {
-        0 => false,
-        1 => true,
-        _ => return Err(PacketError::Range("leaving")),
-    };
+    let flags = buf.try_get_u8()?;
+    if flags > 3 {
+        return Err(PacketError::Range("a flag"));
+    }
+    member.expects = flags & 2 != 0;
     for string in [&mut member.address, &mut member.name, &mut member.rack] {
         *string = get_string(buf)?;
     }
     if member.node_id == 0 || member.address.is_empty() {
         return Err(PacketError::Range("a node"));
     }
-    Ok(Identity { leaving, ..Identity::new(member) })
+    Ok(Identity { leaving: flags & 1 != 0, ..Identity::new(member) })
 }
 
 fn get_string(buf: &mut impl Buf) -> Result<String, PacketError> {

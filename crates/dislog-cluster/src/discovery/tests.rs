@@ -533,6 +533,23 @@ fn two_nodes_of_one_id_do_not_drown_the_others() {
     assert!(world.bytes / 10 < 100_000);
 }
 
+/// They warn each other; it must not be as often as they can.
+#[test]
+fn suspects_that_hear_of_each_other_again_do_not_talk_for_ever() {
+    let mut most = 0;
+    for seed in 0..60_u32 {
+        let mut world = World::converged(3, u64::from(seed));
+        world.weather.loss = 0.8;
+        world.run_for(1_500 + 50 * i64::from(seed));
+        world.weather = Weather { duplication: 0.2, ..CALM };
+        world.clear();
+        world.run_for(2_000);
+        most = most.max(world.bytes / 2);
+    }
+    println!("nodes that suspected each other make at most {most} B/s");
+    assert!(most < 50_000, "{most} B/s");
+}
+
 #[test]
 fn every_event_is_joined_first() {
     let mut world = World::new(12);

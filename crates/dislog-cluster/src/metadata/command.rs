@@ -161,6 +161,9 @@ pub(crate) struct ReportMembers {
     pub(crate) since: u64,
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) replicas: Vec<u64>,
+    /// One past the offset of the last command that the leader had carried out.
+    #[prost(uint64, optional, tag = "4")]
+    pub(crate) knows: Option<u64>,
 }
 
 impl From<Change> for Command {

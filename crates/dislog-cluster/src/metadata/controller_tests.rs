@@ -67,7 +67,12 @@ impl World {
         for (life, partition) in self.state.topics().flat_map(partitions) {
             let replicas = life.partitions[partition].target.iter().map(|r| r.id).collect();
             let group = life.group(u32::try_from(partition).unwrap());
-            reports.push(Change::Report(ReportMembers { group, since: self.offset, replicas }));
+            reports.push(Change::Report(ReportMembers {
+                group,
+                since: self.offset,
+                replicas,
+                knows: None,
+            }));
         }
         reports.into_iter().for_each(|report| self.apply(report));
     }

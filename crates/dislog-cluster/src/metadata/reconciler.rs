@@ -198,7 +198,7 @@ impl Reconciler {
             self.ended.push((opened.id, owner));
         }
         let mut ended = std::mem::take(&mut self.ended);
-        for (id, owner) in ended.extract_if(.., |(_, owner)| self.is_over(*owner)) {
+        for (id, owner) in ended.extract_if(.., |(_, owner)| self.node.may_remove(*owner)) {
             self.remove(&id, owner);
         }
         self.ended = ended;
@@ -226,10 +226,6 @@ impl Reconciler {
         }
     }
 
-    fn is_over(&self, owner: Owner) -> bool {
-        self.node.metadata.state().is_over(owner.topic_id, owner.replica)
-    }
-
     /// Passes on what is new about a partition, if it is open; what is to be opened otherwise.
     fn alter_or_miss<'a>(&mut self, life: &'a TopicLife, partition: u32) -> Option<Missing<'a>> {
         let group = life.group(partition);
@@ -248,6 +244,10 @@ impl Reconciler {
                 // Without a driver the node is closing.
                 let _ = self.node.port.send(Input::SetTarget(group, target));
             }
+            return None;
+        }
+        let owner = Owner { topic_id: life.topic_id, replica };
+        if self.node.may_have_removed(owner, &id) {
             return None;
         }
         let opened = OpenedGroup { id, replica, settings, target };
@@ -303,7 +303,7 @@ impl Reconciler {
     fn open(&self, id: &PartitionId, group: u64, replica: u64, life: &TopicLife) -> Opened {
         let owner = Owner { topic_id: life.topic_id, replica };
         let (fs, partitions_dir) = (&self.node.fs, &self.node.partitions_dir);
-        let is_over = |owner| self.is_over(owner);
+        let is_over = |owner| self.node.may_remove(owner);
         let dir = match partition_dir::claim(&**fs, partitions_dir, id, owner, is_over) {
             Ok(dir) => dir,
             Err(error) => {
@@ -356,7 +356,8 @@ impl Reconciler {
             return Some(left);
         }
         self.asked = None;
-        let mut changes: Vec<Change> = topics.iter().flat_map(|life| self.reports(life)).collect();
+        let mut changes: Vec<Change> =
+            topics.iter().flat_map(|life| self.reports(life, applied_offset)).collect();
         let leads = log.shared.health().serving;
         let mut again = None;
         if leads {
@@ -417,8 +418,9 @@ impl Reconciler {
         Duration::from_millis(self.node.clock.elapsed_ms())
     }
 
-    /// What the metadata should know of this node's replicas of a topic.
-    fn reports(&self, life: &TopicLife) -> Vec<Change> {
+    /// What the metadata should know of this node's replicas of a topic, and does not up to
+    /// `applied_offset`.
+    fn reports(&self, life: &TopicLife, applied_offset: u64) -> Vec<Change> {
         let open = self.node.partitions.open();
         let mut reports = Vec::new();
         for (partition, assignment) in (0..).zip(&life.partitions) {
@@ -447,7 +449,8 @@ impl Reconciler {
             known.sort_unstable();
             if now != known {
                 let since = health.membership_since;
-                reports.push(Change::Report(ReportMembers { group, since, replicas: now }));
+                let knows = Some(applied_offset);
+                reports.push(Change::Report(ReportMembers { group, since, replicas: now, knows }));
             }
         }
         reports

@@ -75,7 +75,7 @@ impl State {
             Change::Replace(replace) => self.replace(replace.group, replace.replica).map(|()| None),
             Change::Report(report) => {
                 let assignment = self.assignment_mut(report.group)?;
-                assignment.report(report.since, &report.replicas);
+                assignment.report(report.since, &report.replicas, report.knows);
                 Ok(None)
             }
         }
@@ -254,8 +254,8 @@ impl State {
 
     fn assign(&mut self, group: u64, nodes: &[u64]) -> Result<(), TopicError> {
         self.check_nodes(nodes)?;
-        let mut last = self.last_replica;
-        self.assignment_mut(group)?.assign(nodes, || {
+        let (mut last, since) = (self.last_replica, self.applied_offset);
+        self.assignment_mut(group)?.assign(since, nodes, || {
             last += 1;
             last
         });
@@ -264,10 +264,8 @@ impl State {
     }
 
     fn replace(&mut self, group: u64, replica: u64) -> Result<(), TopicError> {
-        let id = self.last_replica + 1;
-        let target = &mut self.assignment_mut(group)?.target;
-        if let Some(lost) = target.iter_mut().find(|known| known.id == replica) {
-            lost.id = id;
+        let (id, since) = (self.last_replica + 1, self.applied_offset);
+        if self.assignment_mut(group)?.replace(since, replica, id) {
             self.last_replica = id;
         }
         Ok(())

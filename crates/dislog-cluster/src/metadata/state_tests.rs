@@ -119,12 +119,61 @@ fn replicas_get_ids_that_are_never_given_again() {
     // The lost one still belongs to the group, so it is not over.
     let topic_id = 2;
     assert!(!state.is_over(topic_id, 2));
-    let report = ReportMembers { group, since: 9, replicas: vec![3, 4] };
+    let report = ReportMembers { group, since: 9, replicas: vec![3, 4], knows: None };
     state.apply(6, 0, Change::Report(report)).unwrap();
     assert!(state.is_over(topic_id, 2));
     // One of which nothing is known yet is not over either.
     assert!(!state.is_over(topic_id, 5));
-    let stale = ReportMembers { group, since: 8, replicas: vec![2] };
+    let stale = ReportMembers { group, since: 8, replicas: vec![2], knows: None };
     state.apply(7, 0, Change::Report(stale)).unwrap();
     assert!(state.is_over(topic_id, 2));
+}
+
+/// Two nodes with a partition on the first, and what tells where it is and should be.
+fn moving() -> (State, u64) {
+    let mut state = one_node();
+    register(&mut state, 1, 2);
+    create(&mut state, 2, "a").unwrap();
+    let group = state.topic(&name("a")).unwrap().group(1);
+    (state, group)
+}
+
+fn on(state: &State, node: u64) -> Option<u64> {
+    state.topic(&name("a")).unwrap().partitions[1].on(node).map(|replica| replica.id)
+}
+
+fn assign(group: u64, nodes: &[u64]) -> Change {
+    Change::Assign(AssignPartition { group, nodes: nodes.to_vec() })
+}
+
+#[test]
+fn a_replica_that_was_to_go_and_has_not_gone_stays() {
+    let (mut state, group) = moving();
+    state.apply(3, 0, assign(group, &[2])).unwrap();
+    assert_eq!((on(&state, 1), on(&state, 2)), (Some(2), Some(3)));
+    // Back before the group has left: it is the same, with what it has.
+    state.apply(4, 0, assign(group, &[1])).unwrap();
+    assert_eq!(on(&state, 1), Some(2));
+    // And the other may belong to the group by now, until a leader that knows better says no.
+    assert_eq!(on(&state, 2), Some(3));
+    assert!(!state.is_over(2, 3));
+    let report = |knows| {
+        Change::Report(ReportMembers { group, since: 9, replicas: vec![2], knows: Some(knows) })
+    };
+    state.apply(5, 0, report(4)).unwrap();
+    assert!(!state.is_over(2, 3));
+    state.apply(6, 0, report(5)).unwrap();
+    assert!(state.is_over(2, 3));
+    assert_eq!(on(&state, 2), None);
+}
+
+#[test]
+fn a_replica_that_lost_what_it_had_never_comes_back() {
+    let (mut state, group) = moving();
+    state.apply(3, 0, Change::Replace(ReplaceReplica { group, replica: 2 })).unwrap();
+    assert_eq!(on(&state, 1), Some(3));
+    state.apply(4, 0, assign(group, &[2])).unwrap();
+    assert_eq!(on(&state, 1), Some(3), "its successor, which the group may have taken in");
+    state.apply(5, 0, assign(group, &[1])).unwrap();
+    assert_eq!(on(&state, 1), Some(3));
 }

@@ -117,7 +117,9 @@ impl Upkeep {
         leads: bool,
         now_ms: i64,
     ) -> Option<Next> {
-        if self.running.is_some() || self.retry_ms.is_some_and(|retry_ms| now_ms < retry_ms) {
+        // A clock that was set back makes nobody wait.
+        let waits = |retry_ms: i64| (retry_ms.saturating_sub(RETRY_MS)..retry_ms).contains(&now_ms);
+        if self.running.is_some() || self.retry_ms.is_some_and(waits) {
             return None;
         }
         self.retry_ms = None;

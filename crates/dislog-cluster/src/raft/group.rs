@@ -664,7 +664,9 @@ impl Group {
 
     fn give_up(&mut self, now_ms: i64) {
         let too_late = self.ending.as_mut().is_some_and(|ending| {
-            ending.gave_up |= now_ms >= ending.give_up_ms;
+            // A clock that was set back makes nobody wait.
+            let from_ms = ending.give_up_ms.saturating_sub(END_WAIT_MS);
+            ending.gave_up |= !(from_ms..ending.give_up_ms).contains(&now_ms);
             ending.gave_up
         });
         if too_late || self.persist.waited_enough(now_ms) {

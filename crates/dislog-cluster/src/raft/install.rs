@@ -4,11 +4,11 @@
 //! that is durable its Raft state is between two steps, and the group takes no input: what peers
 //! send meanwhile is lost, which Raft does not mind.
 
-use dislog_log::LogStart;
 use raft::Ready;
 
 use super::group::{Group, fault};
 use super::members_file::History;
+use super::new_start_file::NewStart;
 use super::rim::Rim;
 use super::storage::SnapshotStart;
 use super::sync_threads::{InstallJob, Installed, Job};
@@ -37,19 +37,11 @@ impl Group {
         tracing::info!(%partition, raft_index, offset, "too far behind; begins anew");
         let membership = Membership::from_raft(snapshot.get_metadata().get_conf_state());
         let history = History::since(start.raft_index, membership);
-        let LogStart { raft_index, base_offset, .. } = start;
-        let mut machine = StateMachine::new(raft_index, told.start_offset, base_offset);
-        machine.last_timestamp_ms = start.timestamp_ms;
+        let start = NewStart::new(&start, told.start_offset, history.clone());
+        let machine = start.machine();
         self.waiters.fail(&crate::error::AppendError::UnknownOutcome);
-        let job = InstallJob {
-            group: self.number(),
-            log,
-            dir: self.dir.clone(),
-            vote: self.vote,
-            history: history.clone(),
-            start,
-            checkpoint: machine.checkpoint(),
-        };
+        let job =
+            InstallJob { group: self.number(), log, dir: self.dir.clone(), vote: self.vote, start };
         rim.threads.take(Job::Install(job));
         self.installing = Some(Installing { ready, history, machine });
     }

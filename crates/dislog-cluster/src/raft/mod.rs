@@ -31,6 +31,7 @@ mod install;
 mod losses;
 mod members_file;
 pub(crate) mod membership;
+mod new_start_file;
 pub(crate) mod open;
 mod persist;
 pub(crate) mod pulse;

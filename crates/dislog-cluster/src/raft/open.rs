@@ -14,6 +14,7 @@ use super::group::{Group, Observer, fault};
 use super::losses::Losses;
 use super::members_file::{self, History, StoredHistory};
 use super::membership::{Course, Target};
+use super::new_start_file;
 use super::persist::Persist;
 use super::rest::Rest;
 use super::storage::LogStorage;
@@ -111,8 +112,18 @@ impl OpenGroup {
             let bytes = recovery.torn_bytes;
             tracing::info!(partition = %self.id, bytes, "cut an unfinished write off the log");
         }
+        let mut checkpoint = recovery.checkpoint;
+        if recovery.damage.is_none() {
+            match new_start_file::finish(&*self.fs, &self.dir, &log) {
+                Ok(None) => {}
+                Ok(begun) => checkpoint = begun,
+                Err(error) => {
+                    return self.unusable(Some(log), Progress::default(), fault(&error));
+                }
+            }
+        }
         let bounds = log.bounds();
-        let committed_offset = self.known_committed(&log, recovery.checkpoint.as_ref());
+        let committed_offset = self.known_committed(&log, checkpoint.as_ref());
         let start_offset = bounds.start_offset.min(committed_offset);
         let progress = Progress { start_offset, committed_offset, ended: false };
         if let Some(damage) = recovery.damage {
@@ -120,7 +131,7 @@ impl OpenGroup {
             return self.unusable(Some(log), progress, fault);
         }
         let mut this = self;
-        match this.build(&log, recovery.checkpoint.as_ref()) {
+        match this.build(&log, checkpoint.as_ref()) {
             Ok(group) => Opened { shared: Arc::clone(&group.shared), group: Some(Box::new(group)) },
             Err(refused) => this.unusable(Some(log), progress, refused.fault()),
         }

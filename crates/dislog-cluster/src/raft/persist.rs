@@ -57,6 +57,13 @@ struct DiskFull {
     retry_ms: i64,
 }
 
+impl DiskFull {
+    /// Not if the clock was set back: it could be an hour until it is that time again.
+    fn waits(self, now_ms: i64) -> bool {
+        (self.retry_ms.saturating_sub(DISK_FULL_RETRY_MS)..self.retry_ms).contains(&now_ms)
+    }
+}
+
 impl Persist {
     /// Takes note of staged entries.
     pub(super) fn stage_entries(&mut self, bytes: u64) {
@@ -77,7 +84,7 @@ impl Persist {
     /// Begins a sync if there is something to sync and it is time; returns how many bytes, and what
     /// goes with them.
     pub(super) fn begin(&mut self, now_ms: i64) -> Option<(u64, Beside)> {
-        let waiting = self.disk_full.is_some_and(|full| now_ms < full.retry_ms);
+        let waiting = self.disk_full.is_some_and(|full| full.waits(now_ms));
         if self.in_flight.is_some() || waiting || self.staged.is_empty() {
             return None;
         }
@@ -153,7 +160,10 @@ impl Persist {
 
     /// Callers have waited for room long enough.
     pub(super) fn waited_enough(&self, now_ms: i64) -> bool {
-        self.disk_full.is_some_and(|full| now_ms >= give_up_ms(full))
+        let is_soon = |full: DiskFull| {
+            (full.since_ms..full.since_ms.saturating_add(DISK_FULL_WAIT_MS)).contains(&now_ms)
+        };
+        self.disk_full.is_some_and(|full| !is_soon(full))
     }
 
     /// Bytes that wait for the sync under way to end.
@@ -177,6 +187,30 @@ impl Persist {
     }
 }
 
-fn give_up_ms(full: DiskFull) -> i64 {
-    full.since_ms.saturating_add(DISK_FULL_WAIT_MS)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full_at(now_ms: i64) -> Persist {
+        let mut persist = Persist::default();
+        persist.stage_entries(7);
+        persist.begin(now_ms).unwrap();
+        persist.found_no_room(now_ms);
+        persist
+    }
+
+    #[test]
+    fn a_full_disk_is_asked_again_after_a_while() {
+        let mut persist = full_at(1_000);
+        assert!(persist.begin(1_000).is_none() && persist.begin(1_499).is_none());
+        assert!(!persist.waited_enough(5_999) && persist.waited_enough(6_000));
+        assert!(persist.begin(1_500).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_wait() {
+        let mut persist = full_at(3_600_000);
+        assert!(persist.waited_enough(1_000));
+        assert!(persist.begin(1_000).is_some());
+    }
 }

@@ -14,11 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::{io, iter};
 
 use dislog_log::fs::Fs;
-use dislog_log::{Checkpoint, Log, LogError, LogStart};
+use dislog_log::{Checkpoint, Log, LogError};
 
 use super::driver::Input;
 use super::fetch::FetchJob;
 use super::members_file::{self, History};
+use super::new_start_file::NewStart;
 use super::persist::Beside;
 use super::vote_file::{self, Vote};
 use crate::partition::retention::{self, Due, RetentionPolicy};
@@ -41,9 +42,7 @@ pub(crate) struct InstallJob {
     pub(super) log: Log,
     pub(super) dir: PathBuf,
     pub(super) vote: Vote,
-    pub(super) history: History,
-    pub(super) start: LogStart,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) start: NewStart,
 }
 
 /// What an [`InstallJob`] came to.
@@ -242,13 +241,11 @@ impl Tools {
         Ok(())
     }
 
-    /// Interrupted behind the members, the replica finds that they are of a position its log does
-    /// not have, and is not used again: better than one that counts the wrong votes.
     fn install(&self, job: InstallJob) -> Installed {
-        let InstallJob { group, log, dir, vote, history, start, checkpoint } = job;
+        let InstallJob { group, log, dir, vote, start } = job;
         let result = guarded("begin anew", dir.clone(), || {
-            self.write_beside(&dir, Some(vote), Some(&history))?;
-            log.reset(&start, &checkpoint)
+            self.write_beside(&dir, Some(vote), None)?;
+            start.begin(&*self.fs, &dir, &log)
         });
         Installed { group, result }
     }
@@ -278,7 +275,7 @@ fn guarded<T>(
     })
 }
 
-fn file_error(path: PathBuf, error: &io::Error) -> LogError {
+pub(super) fn file_error(path: PathBuf, error: &io::Error) -> LogError {
     match error.kind() {
         io::ErrorKind::StorageFull => LogError::DiskFull { path },
         _ => LogError::Stopped { operation: "write", path, message: error.to_string() },

@@ -8,6 +8,7 @@
 //! Left out: latency, and reads that fail.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,11 +44,14 @@ struct Disk {
     files: BTreeMap<u64, Inode>,
     next_file: u64,
     /// The names as programs see them; directories have no file.
-    names: BTreeMap<PathBuf, Option<u64>>,
-    durable_names: BTreeMap<PathBuf, Option<u64>>,
+    names: Names,
+    durable_names: Names,
     /// Changes of names since the sync of their directory, oldest first.
     pending_names: Vec<NameChange>,
 }
+
+/// Files by their paths, as text: paths are slow to compare.
+type Names = BTreeMap<OsString, Option<u64>>;
 
 #[derive(Clone, Debug)]
 struct NameChange {
@@ -74,7 +78,7 @@ impl SimFs {
     /// An empty disk.
     #[must_use]
     pub fn new(seed: u64) -> SimFs {
-        let root = BTreeMap::from([(PathBuf::from("/"), None)]);
+        let root = Names::from([(OsString::from("/"), None)]);
         SimFs(Arc::new(Mutex::new(Disk {
             random: seed,
             faults: SimFaults::default(),
@@ -135,11 +139,11 @@ impl SimFs {
         let bytes = content.to_vec();
         disk.files.insert(id, Inode { content: bytes.clone(), durable: bytes, pending: vec![] });
         for dir in path.ancestors().skip(1) {
-            disk.names.entry(dir.to_owned()).or_insert(None);
-            disk.durable_names.entry(dir.to_owned()).or_insert(None);
+            disk.names.entry(dir.into()).or_insert(None);
+            disk.durable_names.entry(dir.into()).or_insert(None);
         }
-        disk.names.insert(path.to_owned(), Some(id));
-        disk.durable_names.insert(path.to_owned(), Some(id));
+        disk.names.insert(path.into(), Some(id));
+        disk.durable_names.insert(path.into(), Some(id));
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -162,7 +166,7 @@ impl Disk {
     }
 
     fn inode(&mut self, path: &Path) -> io::Result<&mut Inode> {
-        match self.names.get(path) {
+        match self.names.get(path.as_os_str()) {
             Some(Some(id)) => Ok(self.files.get_mut(id).expect("a name has its file")),
             Some(None) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -309,13 +313,30 @@ fn apply(content: &mut Vec<u8>, change: &Change) {
     }
 }
 
-fn apply_names(names: &mut BTreeMap<PathBuf, Option<u64>>, change: &NameChange) {
+fn apply_names(names: &mut Names, change: &NameChange) {
     if let Some(path) = &change.remove {
-        names.retain(|name, _| !name.starts_with(path));
+        names.remove(path.as_os_str());
+        let below: Vec<OsString> = below(names, path).map(Into::into).collect();
+        for name in below {
+            names.remove(&name);
+        }
     }
     if let Some((path, file)) = &change.set {
-        names.insert(path.clone(), *file);
+        names.insert(path.into(), *file);
     }
+}
+
+/// All that is in a directory, however deep.
+fn below<'a>(names: &'a Names, dir: &Path) -> impl Iterator<Item = &'a Path> {
+    let mut first = dir.as_os_str().to_owned();
+    if first != "/" {
+        first.push("/");
+    }
+    let prefix = first.clone();
+    let is_below =
+        move |name: &&OsString| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+    let names = names.range(first..).map(|(name, _)| name).take_while(is_below);
+    names.map(Path::new)
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -327,18 +348,18 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.up()?;
         disk.inode(path)?;
-        let id = disk.names[path].expect("a file, as `inode` checked");
+        let id = disk.names[path.as_os_str()].expect("a file, as `inode` checked");
         Ok(Arc::new(SimFile { fs: self.clone(), id }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk();
         disk.step()?;
-        if disk.names.contains_key(path) {
+        if disk.names.contains_key(path.as_os_str()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let dir = parent(path);
-        if !disk.names.contains_key(&dir) {
+        if !disk.names.contains_key(dir.as_os_str()) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let id = disk.next_file;
@@ -352,7 +373,7 @@ impl Fs for SimFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        let file = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        let file = *disk.names.get(from.as_os_str()).ok_or(io::ErrorKind::NotFound)?;
         let set = Some((to.to_owned(), file));
         disk.change_names(NameChange { dir: parent(to), remove: Some(from.to_owned()), set });
         Ok(())
@@ -371,7 +392,7 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.step()?;
         let mut missing: Vec<&Path> =
-            path.ancestors().filter(|dir| !disk.names.contains_key(*dir)).collect();
+            path.ancestors().filter(|dir| !disk.names.contains_key(dir.as_os_str())).collect();
         missing.reverse();
         for dir in missing.into_iter().filter(|dir| !dir.as_os_str().is_empty()) {
             let set = Some((dir.to_owned(), None));
@@ -383,7 +404,7 @@ impl Fs for SimFs {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        if !disk.names.contains_key(path) {
+        if !disk.names.contains_key(path.as_os_str()) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let remove = Some(path.to_owned());
@@ -410,10 +431,11 @@ impl Fs for SimFs {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let disk = self.disk();
         disk.up()?;
-        if !disk.names.contains_key(path) {
+        if !disk.names.contains_key(path.as_os_str()) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(disk.names.keys().filter(|name| name.parent() == Some(path)).cloned().collect())
+        let inside = below(&disk.names, path).filter(|name| name.parent() == Some(path));
+        Ok(inside.map(Path::to_owned).collect())
     }
 
     fn available_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -428,7 +450,7 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.up()?;
         disk.inode(path)?;
-        let id = disk.names[path].expect("a file, as `inode` checked");
+        let id = disk.names[path.as_os_str()].expect("a file, as `inode` checked");
         Ok(Arc::new(SimFile { fs: self.clone(), id }))
     }
 }

@@ -14,9 +14,9 @@ pub(crate) fn check_applied(group: &Group, frame: &Frame, known: &Entry) -> Verd
     })
 }
 
-/// Two logs of a group, as they are now.
-pub(crate) fn check_pair(a: &Log, b: &Log) -> Verdict {
-    let first = a.bounds().first_raft_index.max(b.bounds().first_raft_index);
+/// Two logs of a group, as they are now, behind what both have applied.
+pub(crate) fn check_pair(a: &Log, b: &Log, applied: u64) -> Verdict {
+    let first = a.bounds().first_raft_index.max(b.bounds().first_raft_index).max(applied);
     let last = a.bounds().last_raft_index.min(b.bounds().last_raft_index);
     let common =
         (first..=last).rev().find(|at| a.term(*at) == b.term(*at) && a.term(*at).is_some());
