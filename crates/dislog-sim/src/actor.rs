@@ -180,6 +180,12 @@ impl Actor {
             }
             Body::Trim(Ok(_)) => self.successes += 1,
             Body::Topic(Ok(()) | Err(TopicError::Exists(_))) => self.done = true,
+            // The node lost its disk, or was drained and removed by an attempt without an answer.
+            Body::Topic(Err(TopicError::Invalid(_)))
+                if matches!(self.work, Work::Drains { .. }) =>
+            {
+                self.done = true;
+            }
             Body::Linearize(Err(_)) | Body::Trim(Err(_)) | Body::Topic(Err(_)) => {}
         }
         if self.successes == before {

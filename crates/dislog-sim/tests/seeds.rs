@@ -9,7 +9,7 @@ use std::thread;
 use dislog_sim::{Options, run};
 
 /// `cargo xtask sim` runs more: see docs/testing.md.
-const SEEDS_BY_DEFAULT: u64 = 30;
+const SEEDS_BY_DEFAULT: u64 = 8;
 const THREADS: usize = 2;
 
 fn number(name: &str) -> Option<u64> {
