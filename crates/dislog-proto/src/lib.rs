@@ -15,8 +15,7 @@ mod record;
 pub use record::{from_record, to_record};
 
 /// The encoded `FileDescriptorSet` of `log.v1`, for reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!("generated/log.v1.bin");
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/log.v1.bin");
 
 /// The topic of a request that names none.
 pub const DEFAULT_TOPIC: &str = "default";
