@@ -28,6 +28,7 @@ STOP_MAX_S = 20
 # What is compared: a name, what `dislog bench produce` is given, and what nats-produce is.
 WORKS = [
     ("1 client", ["--clients", "1"], ["--clients", "1"]),
+    ("256 in flight", ["--clients", "256", "--shared"], ["--clients", "256", "--one-connection"]),
     ("256 clients", ["--clients", "256"], ["--clients", "256"]),
     ("256 clients, unary", ["--clients", "256", "--unary"], None),
     ("batched", ["--batched"], None),

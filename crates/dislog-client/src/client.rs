@@ -16,7 +16,7 @@ use crate::consumer::{Consumer, ConsumerOptions, Start};
 use crate::directory::Address;
 use crate::producer::{Producer, ProducerOptions};
 use crate::retry::{Backoff, Failure, Repeat, Verdict};
-use crate::{Error, NodeClient, Record};
+use crate::{AccessToken, Error, NodeClient, Record};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How servers are known, and this client to them. None: nothing is encrypted.
     pub tls: Option<ClientTls>,
+    /// The bearer token to show, which takes the place of who a certificate names. It is not sent
+    /// over plaintext, but to this machine. None.
+    pub token: Option<AccessToken>,
 }
 
 impl Default for ClientOptions {
@@ -35,6 +38,7 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             tls: None,
+            token: None,
         }
     }
 }
@@ -94,7 +98,8 @@ impl Client {
         servers: impl IntoIterator<Item = S>,
         options: ClientOptions,
     ) -> Result<Client, Error> {
-        let servers = Servers::parse(servers, options.connect_timeout, options.tls.clone())?;
+        let servers = Servers::parse(servers, options.connect_timeout, options.tls.clone())?
+            .showing(options.token.clone());
         let servers = Arc::new(servers);
         let connections = Connections::new(servers.clone());
         let shared = Shared { servers, options, connections, current: Mutex::new(None) };
@@ -111,7 +116,8 @@ impl Client {
     /// # Errors
     /// [`Error::Address`] if the address cannot be used.
     pub fn node(&self, address: &str, timeout: Duration) -> Result<NodeClient, Error> {
-        NodeClient::new(address, timeout, self.options().tls.clone())
+        let ClientOptions { tls, token, .. } = self.options();
+        NodeClient::new(address, timeout, tls.clone(), token.clone())
     }
 
     /// A producer to `topic`. Needs a Tokio runtime when records are sent.

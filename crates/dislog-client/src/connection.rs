@@ -19,11 +19,13 @@ use dislog_types::limits::BATCH_BYTES_MAX;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::Error;
+use crate::access::Bearer;
 use crate::directory::{Address, Directory};
+use crate::{AccessToken, Error};
 
 /// The most bytes of one message. A batch is the largest thing in one, with room for what frames
 /// it.
@@ -58,6 +60,7 @@ pub(crate) struct Servers {
     directory: Mutex<Directory>,
     connect_timeout: Duration,
     tls: Option<ClientTls>,
+    token: Option<AccessToken>,
 }
 
 impl Servers {
@@ -74,7 +77,12 @@ impl Servers {
         }
         let mut directory = Directory::of(given);
         directory.set_turn(rand::random_range(0..1 << 16));
-        Ok(Servers { directory: Mutex::new(directory), connect_timeout, tls })
+        Ok(Servers { directory: Mutex::new(directory), connect_timeout, tls, token: None })
+    }
+
+    /// The same, and a token is shown to them.
+    pub(crate) fn showing(self, token: Option<AccessToken>) -> Servers {
+        Servers { token, ..self }
     }
 
     /// What is known of them.
@@ -103,7 +111,8 @@ impl Servers {
             .max_frame_size(FRAME_BYTES_MAX)
             .initial_stream_window_size(window_bytes)
             .initial_connection_window_size(window_bytes);
-        Connection { channel: self.dialled(endpoint, server) }
+        let bearer = Bearer::to(server, self.token.as_ref(), self.tls.is_some());
+        Connection { channel: self.dialled(endpoint, server), bearer }
     }
 
     /// A channel that dials when it is used.
@@ -164,19 +173,24 @@ pub(crate) fn address(given: &str) -> Result<Address, Error> {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     channel: Channel,
+    bearer: Bearer,
 }
+
+/// A channel over which every request shows who asks.
+pub(crate) type Shown = InterceptedService<Channel, Bearer>;
 
 impl Connection {
     /// The log service over this connection.
-    pub(crate) fn log(&self) -> LogClient<Channel> {
-        LogClient::new(self.channel.clone())
+    pub(crate) fn log(&self) -> LogClient<Shown> {
+        LogClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// The admin service over this connection.
-    pub(crate) fn admin(&self) -> AdminClient<Channel> {
-        AdminClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub(crate) fn admin(&self) -> AdminClient<Shown> {
+        AdminClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 

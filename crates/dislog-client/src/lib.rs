@@ -50,6 +50,7 @@
 //! The stored form of the log, and everything a server decides. Producers and consumers are bound
 //! to a topic; a consumer reads one partition.
 
+mod access;
 mod admin;
 mod client;
 mod cluster;
@@ -64,6 +65,7 @@ mod reach;
 mod retry;
 mod router;
 
+pub use access::{AccessInfo, AccessToken, TokenInfo};
 pub use admin::{PartitionInfo, ServerInfo, Topic, TopicSettings};
 pub use client::{Client, ClientOptions, Produced};
 pub use cluster::{ClusterInfo, NodeInfo};

@@ -16,7 +16,7 @@ use crate::client::whole_topic;
 use crate::connection::{self, Connection, Servers};
 use crate::directory::Address;
 use crate::retry::{Failure, Repeat, Verdict};
-use crate::{ClusterInfo, Error};
+use crate::{AccessToken, ClusterInfo, Error};
 
 /// What a node may send ahead: a page of batches.
 const WINDOW_BYTES: u32 = 4 << 20;
@@ -72,7 +72,7 @@ pub struct RawBatch {
 #[derive(Clone, Debug)]
 pub struct NodeClient {
     address: Address,
-    connection: Connection,
+    pub(crate) connection: Connection,
     timeout: Duration,
 }
 
@@ -86,9 +86,10 @@ impl NodeClient {
         address: &str,
         timeout: Duration,
         tls: Option<ClientTls>,
+        token: Option<AccessToken>,
     ) -> Result<NodeClient, Error> {
         let given = connection::given_address(address, tls.is_some())?;
-        let servers = Servers::parse([address], timeout, tls)?;
+        let servers = Servers::parse([address], timeout, tls)?.showing(token);
         let address = given;
         let connection = servers.connection(&address, WINDOW_BYTES);
         Ok(NodeClient { address, connection, timeout })
@@ -146,7 +147,7 @@ impl NodeClient {
         })
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         what: &str,
         id: &PartitionId,

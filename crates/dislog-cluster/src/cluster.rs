@@ -15,9 +15,12 @@ use tokio::time::timeout;
 use crate::discovery::agent::{Agent, Heard, PACKETS_WAITING_MAX};
 use crate::error::{AppendError, OpenError, ReadError, TopicError};
 use crate::metadata::Metadata;
-use crate::metadata::command::{Change, Command, MarkNode, RegisterNode, RemoveNode, Standing};
+use crate::metadata::command::{
+    Change, Command, CreateToken, MarkNode, RegisterNode, RemoveNode, RevokeToken, Standing,
+};
 use crate::metadata::reconciler::{Reconciler, Wake};
 use crate::metadata::state::check_partitions;
+use crate::metadata::tokens::{Token, TokenDigest, check_token_name};
 use crate::node::{self, Node, NodeConfig, Wait, lock, unusable};
 use crate::node_file::{self, NodeFile};
 use crate::partition::Partition;
@@ -454,6 +457,77 @@ impl Cluster {
     pub async fn remove_node(&self, node_id: u64) -> Result<(), TopicError> {
         let remove = RemoveNode { node_id };
         self.change(Command::from(Change::Remove(remove))).await.map(drop)
+    }
+
+    /// Gives `name` to whoever shows the token with this digest, until `expires_ms` (Unix
+    /// milliseconds). Cancelled, it may happen all the same.
+    ///
+    /// # Errors
+    /// If the name cannot be used, there are too many tokens, or the metadata takes no changes.
+    pub async fn create_token(
+        &self,
+        name: &str,
+        digest: TokenDigest,
+        expires_ms: Option<i64>,
+        created_by: &str,
+    ) -> Result<Token, TopicError> {
+        check_token_name(name)?;
+        let create = CreateToken {
+            name: name.to_owned(),
+            digest: digest.to_vec(),
+            expires_ms: expires_ms.unwrap_or(0),
+            created_by: created_by.to_owned(),
+        };
+        self.change(Command::from(Change::CreateToken(create))).await?;
+        let created = self.token(&digest);
+        created.ok_or_else(|| TopicError::Invalid("the token was revoked at once".to_owned()))
+    }
+
+    /// Makes a token worthless, on every node as soon as it hears of it.
+    ///
+    /// # Errors
+    /// If there is no such token, or the metadata takes no changes.
+    pub async fn revoke_token(&self, token_id: u64) -> Result<(), TopicError> {
+        let revoke = RevokeToken { token_id };
+        self.change(Command::from(Change::RevokeToken(revoke))).await.map(drop)
+    }
+
+    /// All tokens, the oldest first, those that have expired among them.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Token> {
+        self.inner.node.metadata.state().tokens().all().cloned().collect()
+    }
+
+    /// The token with this digest, expired or not.
+    #[must_use]
+    pub fn token(&self, digest: &TokenDigest) -> Option<Token> {
+        self.inner.node.metadata.state().tokens().find(digest).cloned()
+    }
+
+    /// Whether there is a token of this id, expired or not.
+    #[must_use]
+    pub fn has_token(&self, token_id: u64) -> bool {
+        self.inner.node.metadata.state().tokens().get(token_id).is_some()
+    }
+
+    /// A number that is another once tokens were created or revoked.
+    #[must_use]
+    pub fn tokens_revision(&self) -> u64 {
+        self.inner.node.metadata.state().tokens().revision()
+    }
+
+    /// Whether the node knows the metadata that was committed before it was started: without that,
+    /// what it does not know may be there.
+    #[must_use]
+    pub fn knows_metadata(&self) -> bool {
+        let known = |log: &Partition| *log.shared.led.borrow();
+        self.inner.node.metadata_log().is_some_and(known)
+    }
+
+    /// Changes whenever this node has done what the metadata says, whatever that was.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.node.reconciled.subscribe()
     }
 
     /// Waits until this node knows what was changed by way of another: there is a topic of that

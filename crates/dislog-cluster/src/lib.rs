@@ -40,6 +40,7 @@ pub mod sim;
 
 pub use cluster::{Cluster, Members, NodeInfo};
 pub use error::{AppendError, OpenError, ReadError, TopicError};
+pub use metadata::tokens::{TOKEN_NAME_BYTES_MAX, TOKENS_MAX, Token, TokenDigest};
 pub use partition::{
     Append, Appended, Counters, Partition, PendingAppend, Progress, Status, StoredBatch,
 };

@@ -45,7 +45,18 @@ pub const READ_FAILED: &str = "READ_FAILED";
 pub const OVERLOADED: &str = "OVERLOADED";
 /// A record or request is larger than the limit. Never retry.
 pub const TOO_LARGE: &str = "TOO_LARGE";
+/// The rules do not allow it: see [`SUBJECT`], [`ACTION`] and [`OBJECT`]. Nothing was done, or from
+/// now on nothing more.
+pub const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
+/// No token has this id or name.
+pub const TOKEN_NOT_FOUND: &str = "TOKEN_NOT_FOUND";
 
+/// Metadata: who asked.
+pub const SUBJECT: &str = "subject";
+/// Metadata: what was asked for: `produce`, `consume` or `admin`.
+pub const ACTION: &str = "action";
+/// Metadata: the topic, or `@cluster`.
+pub const OBJECT: &str = "object";
 /// Metadata: the first offset still in the log.
 pub const EARLIEST: &str = "earliest";
 /// Metadata: one past the last committed offset.

@@ -130,7 +130,7 @@ pub(crate) async fn submit(
     append: Append,
     hops: Hops,
 ) -> Result<Pending, Failure> {
-    submit_at(node, node.place(topic, partition, hops).await?, append, hops).await
+    submit_at(node, node.place(topic, partition, &hops).await?, append, hops).await
 }
 
 /// Waits for room and queues the append, or sends it on.

@@ -10,6 +10,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use dislog_cluster::{Append, Appended, Peer};
 use dislog_proto::v1;
 use dislog_proto::v1::admin_client::AdminClient;
@@ -18,7 +20,7 @@ use dislog_types::PartitionId;
 use http::{HeaderMap, Uri};
 use hyper_util::rt::TokioIo;
 use tonic::Request;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
@@ -29,6 +31,9 @@ use crate::status::{Failure, kinds};
 
 /// Counts how often a request was sent on.
 const HOPS: &str = "dislog-hops";
+
+/// Names who asked for a request that is sent on, in base64. Believed of nodes only.
+pub(crate) const ON_BEHALF: &str = "dislog-on-behalf-of";
 
 /// To a replica, and to the leader.
 const HOPS_MAX: u8 = 2;
@@ -45,25 +50,34 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What a connection may be sent ahead.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// How often a request was sent on before it came here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hops(u8);
+/// How often a request was sent on before it came here, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hops {
+    count: u8,
+    /// None: for this node itself.
+    subject: Option<Arc<str>>,
+}
 
 impl Hops {
     /// As the head of a request says.
     pub(crate) fn of(headers: &HeaderMap) -> Hops {
         let count = headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
-        Hops(count.unwrap_or(0))
+        Hops { count: count.unwrap_or(0), subject: None }
     }
 
-    /// As the metadata of a gRPC request says.
-    pub(crate) fn of_metadata(metadata: &MetadataMap) -> Hops {
-        Hops::of(metadata.as_ref())
+    /// The same, for somebody.
+    pub(crate) fn on_behalf_of(self, subject: Arc<str>) -> Hops {
+        Hops { subject: Some(subject), ..self }
+    }
+
+    /// The same for what the node does itself, so that another can do its own.
+    pub(crate) fn on_own_behalf(&self) -> Hops {
+        Hops { count: self.count, subject: None }
     }
 
     /// Whether the request may be sent on.
-    pub(crate) fn may_go_on(self) -> bool {
-        self.0 < HOPS_MAX
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.count < HOPS_MAX
     }
 }
 
@@ -129,9 +143,15 @@ impl Forwarder {
 
 impl Hops {
     /// A request that is sent on once more.
-    pub(crate) fn next<T>(self, message: T) -> Request<T> {
+    pub(crate) fn next<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert(HOPS, u64::from(self.0 + 1).into());
+        let metadata = request.metadata_mut();
+        metadata.insert(HOPS, u64::from(self.count + 1).into());
+        if let Some(subject) = &self.subject {
+            let name = BASE64.encode(subject.as_bytes());
+            let name = MetadataValue::try_from(name).expect("base64 is plain text");
+            metadata.insert(ON_BEHALF, name);
+        }
         request
     }
 }

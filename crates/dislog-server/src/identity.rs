@@ -1,14 +1,15 @@
 //! Who is at the other end: known once per connection, from its TLS handshake.
 //!
 //! The listener finds out before the first byte of a request is read, and hands the [`Caller`] to
-//! whatever answers: requests carry it in their extensions, the acceptor of nodes gets it itself.
+//! whatever answers: requests carry it in their extensions, within an
+//! [`Asking`](crate::access::Asking), the acceptor of nodes gets it itself.
 //! What allows, what is logged and what is counted go by the same subject.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Extensions;
+use crate::access::ANONYMOUS;
 
 /// Who asks, and from where. A cheap handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,24 +27,24 @@ pub(crate) enum Subject {
     Anonymous,
     /// The client that the certificate names.
     Client(Arc<str>),
+    /// Whom a bearer token names.
+    Bearer(Arc<str>),
+    /// Whom a node names that sends on what they ask.
+    Vouched(Arc<str>),
     /// The node that the certificate names: one of this cluster. Only such a one may speak the
     /// protocol between nodes, and send on what others ask.
     Node(Arc<str>),
-}
-
-impl Caller {
-    /// Who sent the request that these extensions belong to: the listener says so of every request.
-    pub(crate) fn of(extensions: &Extensions) -> Caller {
-        extensions.get().cloned().expect("the listener puts it into every request")
-    }
 }
 
 impl Subject {
     /// The name by which rules, records of what was done and telemetry know it.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Subject::Anonymous => "anonymous",
-            Subject::Client(name) | Subject::Node(name) => name,
+            Subject::Anonymous => ANONYMOUS,
+            Subject::Client(name)
+            | Subject::Bearer(name)
+            | Subject::Vouched(name)
+            | Subject::Node(name) => name,
         }
     }
 }

@@ -28,6 +28,7 @@
 //! Left out: how records are ordered, stored and replicated (`dislog-cluster`), and what TLS needs
 //! (`dislog-tls`).
 
+mod access;
 mod append;
 mod budget;
 mod complaint;
@@ -49,9 +50,11 @@ mod server;
 mod shelf;
 mod status;
 mod streams;
+mod tokens;
 mod topics;
 mod transit;
 
+pub use access::AccessError;
 pub use config::{Config, ConfigError, Insecure, Origin, Origins};
 pub use peer::DialError;
 pub use security::SecurityError;

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse as _;
 use dislog_proto::v1::log_server::{LogServer, SERVICE_NAME as LOG};
 use dislog_tls::HandshakeError;
 use http::{Request, Response, header};
@@ -28,17 +27,16 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tower::Service as _;
 
+use crate::access::Asking;
 use crate::budget::Budgeted;
 use crate::complaint::{Complaint, Complaints};
-use crate::forward::Hops;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, unary};
-use crate::identity::{Caller, Subject};
+use crate::identity::Caller;
 use crate::node::Node;
 use crate::peer;
 use crate::plaintext::turn_away;
 use crate::preface::{Prefixed, Protocol, detect};
 use crate::security::Unwelcome;
-use crate::status::{Failure, kinds};
 use crate::streams::{Opened, Streams};
 
 /// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
@@ -73,12 +71,6 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long to wait when the system refuses to accept, having run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The service that says how a node is.
-const HEALTH: &str = "grpc.health.v1.Health";
-
-/// What nobody in particular is told.
-const NOBODY: &str = "this server has to know who asks: give the client a certificate of its CA";
 
 /// What answers requests.
 #[derive(Clone)]
@@ -307,14 +299,6 @@ struct Answering {
     caller: Caller,
 }
 
-impl Answering {
-    /// Whether somebody who is there without having said who may ask this.
-    fn may_ask(&self, path: &str) -> bool {
-        let is_known = self.caller.subject != Subject::Anonymous;
-        is_known || !self.services.node.security.is_on() || is_of_health(path)
-    }
-}
-
 impl hyper::service::Service<Request<Incoming>> for Answering {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
@@ -322,32 +306,31 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let Answering { services, caller } = self;
-        let is_grpc = is_grpc(&request);
-        if !self.may_ask(request.uri().path()) {
-            let failure = Failure::new(&kinds::UNAUTHENTICATED, NOBODY);
-            let answer = match is_grpc {
-                true => Status::from(failure).into_http(),
-                false => failure.into_response(),
-            };
-            return Box::pin(async { Ok(answer.map(Either::Right)) });
-        }
-        if !is_grpc {
-            request.extensions_mut().insert(caller.clone());
+        let node = &services.node;
+        if !is_grpc(&request) {
+            let asking = Asking::http(node, caller, request.headers());
+            request.extensions_mut().insert(asking);
             let answering = services.http.clone().call(request.map(Body::new));
             return Box::pin(async { Ok(answering.await?.map(Either::Right)) });
         }
         let (mut head, body) = request.into_parts();
-        let (body, hold) = Budgeted::new(body, services.node.budget.clone(), MESSAGE_BYTES_MAX);
+        let asking = match Asking::rpc(node, caller, head.uri.path(), &head.headers) {
+            Ok(asking) => asking,
+            Err(failure) => {
+                let refusal = Status::from(failure).into_http();
+                return Box::pin(async { Ok(refusal.map(Either::Right)) });
+            }
+        };
+        let (body, hold) = Budgeted::new(body, node.budget.clone(), MESSAGE_BYTES_MAX);
         if unary::is_plain_produce(&head) {
-            let (node, hops) = (services.node.clone(), Hops::of(&head.headers));
-            let caller = caller.clone();
+            let node = node.clone();
             return Box::pin(async move {
-                let answer = unary::answer(&node, &caller, hops, body).await;
+                let answer = unary::answer(&node, &asking, body).await;
                 drop(hold);
                 Ok(answer.map(Either::Left))
             });
         }
-        head.extensions.insert(caller.clone());
+        head.extensions.insert(asking);
         if is_of_log(head.uri.path()) {
             let answering = services.log.clone().call(Request::from_parts(head, body));
             return Box::pin(async move {
@@ -368,11 +351,6 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
 fn is_of_log(path: &str) -> bool {
     is_of_service(path, LOG)
-}
-
-/// How a node is may be asked by whoever watches over it, such as a kubelet, without a certificate.
-fn is_of_health(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz") || is_of_service(path, HEALTH)
 }
 
 fn is_of_service(path: &str, service: &str) -> bool {

@@ -9,6 +9,7 @@ use dislog_proto::{DEFAULT_TOPIC, reason, v1};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::{Forwarder, Hops};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) forwarder: Forwarder,
     /// How connections are made and taken.
     pub(crate) security: Security,
+    /// Who may do what.
+    pub(crate) access: Access,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Whether the node is going down.
@@ -111,7 +114,7 @@ impl Node {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
             Err(TopicError::NotFound(_)) if topic.is_empty() => {
-                self.create(&id, Hops::default()).await?;
+                self.create(&id, &Hops::default()).await?;
                 Ok(self.cluster.partition(&id)?)
             }
             Err(TopicError::NotFound(_)) => {
@@ -143,7 +146,7 @@ impl Node {
         &self,
         topic: &str,
         partition: u32,
-        hops: Hops,
+        hops: &Hops,
     ) -> Result<Place, Failure> {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
@@ -174,14 +177,15 @@ impl Node {
         }
     }
 
-    async fn create(&self, id: &PartitionId, hops: Hops) -> Result<(), Failure> {
+    /// Whoever may produce to a topic may be the first to do so: the node creates it by itself.
+    async fn create(&self, id: &PartitionId, hops: &Hops) -> Result<(), Failure> {
         // A topic that is created by use has one partition: another cannot be meant.
         if !self.config.auto_create_topics || id.partition != 0 {
             return Err(TopicError::NotFound(id.topic.clone()).into());
         }
         let request =
             v1::CreateTopicRequest { topic: id.topic.to_string(), partitions: 1, settings: None };
-        match topics::create(self, request, hops).await {
+        match topics::create(self, request, hops.on_own_behalf()).await {
             Ok(_) => tracing::info!(topic = %id.topic, "created topic on first use"),
             Err(failure) if failure.kind.reason == reason::TOPIC_EXISTS => {}
             Err(failure) => return Err(failure),

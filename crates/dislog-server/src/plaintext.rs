@@ -48,7 +48,7 @@ fn http1_refusal() -> BytesMut {
          connection: close\r\n\r\n",
         body.len()
     );
-    BytesMut::from((head + &body).as_bytes())
+    BytesMut::from((head + body.as_str()).as_bytes())
 }
 
 /// Says so, and closes.

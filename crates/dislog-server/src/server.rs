@@ -9,9 +9,11 @@ use std::time::Duration;
 use dislog_cluster::{Cluster, Discovery, Network, OpenError, REPLICAS_DEFAULT, TopicSettings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::access::audit::Queue;
+use crate::access::{self, Access, AccessError};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::Forwarder;
@@ -31,6 +33,9 @@ const SYNC_THREADS_MAX: usize = 8;
 /// How long the node may take to answer itself by its advertised address.
 const SELF_CHECK_MAX: Duration = Duration::from_secs(5);
 
+/// How long the rest of the audit may take to be written when the node ends.
+const AUDIT_END_MAX: Duration = Duration::from_secs(1);
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -45,6 +50,9 @@ pub enum StartError {
     /// Nobody has said how the node is to be protected, or it cannot be done.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// The rules of who may do what cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The data cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -85,7 +93,17 @@ pub struct Server {
     closing: watch::Sender<bool>,
     closed: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    /// Ends the audit once nothing more is decided.
+    audit: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     network: PeerNetwork,
+}
+
+/// What a node is made of.
+struct Parts {
+    security: Security,
+    cluster: Cluster,
+    address: String,
+    access: Access,
 }
 
 impl Server {
@@ -108,11 +126,13 @@ impl Server {
             true => reachable(addr),
             false => config.advertise.clone(),
         };
+        let (access, audit) = Access::open(&config, security.is_on())?;
         let cluster = open(&config, &address, Arc::new(network.clone())).await?;
         network.set_node_id(cluster.node_id());
         let listener = socket.listen(BACKLOG).map_err(listen_error)?;
         warn_of_names(&config, &security, addr);
-        let server = Server::serve(config, security, cluster, network, listener, address)?;
+        let parts = Parts { security, cluster, address, access };
+        let server = Server::serve(config, parts, audit, network, listener)?;
         match server.check_advertised().await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -124,12 +144,12 @@ impl Server {
 
     fn serve(
         config: Config,
-        security: Security,
-        cluster: Cluster,
+        parts: Parts,
+        audit: Option<Queue>,
         network: PeerNetwork,
         listener: TcpListener,
-        address: String,
     ) -> Result<Server, StartError> {
+        let Parts { security, cluster, address, access } = parts;
         let addr = listener
             .local_addr()
             .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
@@ -142,6 +162,7 @@ impl Server {
             outlet: Outlet::default(),
             forwarder: Forwarder::new(security.clone()),
             security,
+            access,
             connections: AtomicUsize::new(0),
             closing: Closing::new(&closing),
             closed: Closing::new(&closed),
@@ -161,7 +182,14 @@ impl Server {
             %addr, advertise = %node.address, node_id = %node.id(), secure, "serving"
         );
         let serving = tokio::spawn(listener::serve(listener, services));
-        Ok(Server { addr, node, closing, closed, serving, network })
+        if node.access.is_on() {
+            tokio::spawn(access::follow_tokens(node.clone()));
+        }
+        let audit = audit.map(|queue| {
+            let (finish, finished) = oneshot::channel();
+            (finish, tokio::spawn(queue.write(node.clone(), finished)))
+        });
+        Ok(Server { addr, node, closing, closed, serving, audit, network })
     }
 
     /// Whoever is told the advertised address must reach this node there.
@@ -190,6 +218,11 @@ impl Server {
         self.closing.send_replace(true);
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener failed");
+        }
+        if let Some((finish, writing)) = self.audit {
+            // If it is gone, it has said why.
+            let _ = finish.send(());
+            let _ = tokio::time::timeout(AUDIT_END_MAX, writing).await;
         }
         self.node.cluster.close().await;
         self.closed.send_replace(true);

@@ -58,7 +58,7 @@ const LATER: Retry = Retry::After(Duration::from_secs(1));
 pub(crate) mod kinds {
     use Code::{
         AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument,
-        NotFound, OutOfRange, ResourceExhausted, Unauthenticated, Unavailable,
+        NotFound, OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
     };
 
     use super::*;
@@ -115,6 +115,10 @@ pub(crate) mod kinds {
             "Too large";
         READ_FAILED, reason::READ_FAILED, Internal, INTERNAL_SERVER_ERROR, LATER,
             "The disk failed to read";
+        PERMISSION_DENIED, reason::PERMISSION_DENIED, PermissionDenied, FORBIDDEN, NEVER,
+            "Not permitted";
+        TOKEN_NOT_FOUND, reason::TOKEN_NOT_FOUND, NotFound, NOT_FOUND, NEVER,
+            "No such token";
         // Only HTTP has these; gRPC has codes of its own for them, given by its library.
         NO_SUCH_PATH, reason::INVALID_REQUEST, NotFound, NOT_FOUND, NEVER,
             "Nothing is here";
@@ -186,7 +190,15 @@ impl Failure {
         };
         let known = kinds::ALL.iter().find(|kind| kind.reason == info.reason);
         let kind = known.copied().unwrap_or(&kinds::UNKNOWN_OUTCOME);
-        let keys = [reason::EARLIEST, reason::LATEST, reason::DAMAGED_FROM, reason::DAMAGED_TO];
+        let keys = [
+            reason::EARLIEST,
+            reason::LATEST,
+            reason::DAMAGED_FROM,
+            reason::DAMAGED_TO,
+            reason::SUBJECT,
+            reason::ACTION,
+            reason::OBJECT,
+        ];
         let fact = |key: &'static str| Some((key, info.metadata.get(key)?.clone()));
         let metadata = keys.into_iter().filter_map(fact).collect();
         let message = status.message().to_owned();
@@ -194,8 +206,13 @@ impl Failure {
     }
 
     /// As given, with a fact for programs.
-    pub(crate) fn with(mut self, key: &'static str, value: u64) -> Failure {
-        self.metadata.push((key, value.to_string()));
+    pub(crate) fn with(self, key: &'static str, value: u64) -> Failure {
+        self.with_text(key, &value.to_string())
+    }
+
+    /// The same, with a fact that is a name.
+    pub(crate) fn with_text(mut self, key: &'static str, value: &str) -> Failure {
+        self.metadata.push((key, value.to_owned()));
         self
     }
 

@@ -9,6 +9,7 @@ use dislog_types::{PartitionId, TopicName};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use crate::access::Asking;
 use crate::forward::Hops;
 use crate::node::{Node, Place};
 use crate::status::{Failure, kinds};
@@ -20,7 +21,7 @@ pub(crate) async fn create(
     hops: Hops,
 ) -> Result<v1::Topic, Failure> {
     let name = name(&request.topic)?;
-    if let Some(peer) = changed_by(node, hops)? {
+    if let Some(peer) = changed_by(node, &hops)? {
         let call =
             async |mut admin: AdminClient<Channel>| admin.create_topic(hops.next(request)).await;
         let created = sent_on(node, &peer, call).await;
@@ -44,7 +45,7 @@ pub(crate) async fn alter(
     hops: Hops,
 ) -> Result<v1::Topic, Failure> {
     let name = name(&request.topic)?;
-    if let Some(peer) = changed_by(node, hops)? {
+    if let Some(peer) = changed_by(node, &hops)? {
         let call =
             async |mut admin: AdminClient<Channel>| admin.alter_topic(hops.next(request)).await;
         return topic(sent_on(node, &peer, call).await?.topic);
@@ -60,7 +61,7 @@ pub(crate) async fn delete(
     hops: Hops,
 ) -> Result<(), Failure> {
     let name = name(&request.topic)?;
-    if let Some(peer) = changed_by(node, hops)? {
+    if let Some(peer) = changed_by(node, &hops)? {
         let call =
             async |mut admin: AdminClient<Channel>| admin.delete_topic(hops.next(request)).await;
         return sent_on(node, &peer, call).await.map(drop);
@@ -76,7 +77,7 @@ pub(crate) async fn trim(
 ) -> Result<u64, Failure> {
     let id = PartitionId { topic: name(&request.topic)?, partition: request.partition };
     node.topic(&id.topic).await?;
-    let partition = match node.place(&request.topic, request.partition, hops).await? {
+    let partition = match node.place(&request.topic, request.partition, &hops).await? {
         Place::Here(partition) => partition,
         Place::There(_, peer) => {
             let call =
@@ -97,8 +98,15 @@ pub(crate) async fn trim(
     Ok(partition.trim(offset).await?)
 }
 
+/// The topics that somebody has any right to.
+pub(crate) fn seen(node: &Node, asking: &Asking) -> Vec<Topic> {
+    let mut topics = node.cluster.topics();
+    topics.retain(|topic| asking.sees(topic.name.as_str()));
+    topics
+}
+
 /// The node that changes topics and nodes, if it is another.
-pub(crate) fn changed_by(node: &Node, hops: Hops) -> Result<Option<Peer>, Failure> {
+pub(crate) fn changed_by(node: &Node, hops: &Hops) -> Result<Option<Peer>, Failure> {
     match node.cluster.forward_changes_to() {
         Some(_) if !hops.may_go_on() => {
             Err(Failure::new(&kinds::NO_LEADER, "no leader of the metadata at the moment"))

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::acl::AclArgs;
 use crate::bench::BenchArgs;
 use crate::cert::CertArgs;
 use crate::cluster::ClusterArgs;
@@ -11,6 +12,7 @@ use crate::dev::DevArgs;
 use crate::output::Format;
 use crate::produce::ProduceArgs;
 use crate::server::ServerArgs;
+use crate::token::TokenArgs;
 use crate::topic::TopicArgs;
 use crate::verify::VerifyArgs;
 
@@ -48,6 +50,10 @@ pub(crate) enum Command {
     Topic(TopicArgs),
     /// Run a node
     Server(ServerArgs),
+    /// Create, list and revoke bearer tokens
+    Token(TokenArgs),
+    /// Ask what the rules of who may do what say
+    Acl(AclArgs),
     /// See how the nodes of a cluster are, and move what they have
     Cluster(ClusterArgs),
     /// Make certificates for nodes and clients

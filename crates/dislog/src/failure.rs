@@ -71,6 +71,7 @@ impl From<Error> for Failure {
 fn exit(error: &Error) -> Exit {
     match error {
         Error::Address { .. } | Error::TopicName(_) | Error::Options(_) => Exit::Usage,
+        Error::Refused { reason, .. } if reason == reason::TOKEN_NOT_FOUND => Exit::NotFound,
         Error::TopicNotFound(_)
         | Error::NoPartition { .. }
         | Error::OutOfRange { .. }
@@ -130,7 +131,11 @@ fn refusal_advice(refused: &str) -> Option<String> {
     let advice = match refused {
         reason::NO_LEADER | reason::SHUTTING_DOWN | reason::OVERLOADED => "try again in a moment",
         reason::UNAUTHENTICATED => {
-            "give this client a certificate: `dislog cert client NAME`, then --tls-dir certs/NAME"
+            "give this client a certificate (`dislog cert client NAME`, then --tls-dir \
+             certs/NAME) or a token in DISLOG_TOKEN (`dislog token create NAME`)"
+        }
+        reason::PERMISSION_DENIED => {
+            "`dislog acl check - ACTION TOPIC` shows what the rules in the servers' auth_dir say"
         }
         reason::DISK_FULL => {
             "make room on the server's disk, or drop old records with \

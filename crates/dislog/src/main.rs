@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acl;
 mod args;
 mod bench;
 mod cert;
@@ -25,6 +26,7 @@ mod server;
 mod servers;
 mod signals;
 mod telemetry;
+mod token;
 mod topic;
 mod verify;
 
@@ -81,6 +83,8 @@ async fn run_async(command: Command, output: &mut Output) -> Outcome {
         Command::Produce(args) => produce::run(args, output).await,
         Command::Consume(args) => consume::run(args, output).await,
         Command::Cluster(args) => cluster::run(args, output).await,
+        Command::Acl(args) => acl::run(args, output).await,
+        Command::Token(args) => token::run(args, output).await,
         Command::Bench(args) => bench::run(args, output).await,
         Command::Completion(_) | Command::Verify(_) | Command::Cert(_) => {
             unreachable!("handled without a runtime")

@@ -5,10 +5,12 @@
 //! ```toml
 //! servers = ["127.0.0.1:8400"]
 //! tls_dir = "/home/me/certs/alice"    # if the servers want certificates
+//! token = "dislog_…"                  # if a bearer token says who you are
 //! ```
 //!
 //! `dislog dev` writes it and removes it, but never touches one that it has not written itself.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,12 +31,26 @@ pub(crate) struct Profile {
     /// Where the certificates are, if the servers want them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tls_dir: Option<PathBuf>,
+    /// The bearer token to show the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<Secret>,
     /// Which program wrote it; a person writes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) written_by: Option<String>,
     /// Where it was read.
     #[serde(skip)]
     pub(crate) path: PathBuf,
+}
+
+/// A text that is not printed.
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 impl Profile {
@@ -49,7 +65,12 @@ impl Profile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(path, &error)),
         };
-        let profile: Profile = toml::from_str(&text).map_err(|error| unusable(path, &error))?;
+        let parsed: Result<Profile, toml::de::Error> = toml::from_str(&text);
+        let profile = parsed.map_err(|error| match text.contains("token") {
+            // The whole error shows the line, which may be the one with the token.
+            true => unusable(path, &error.message()),
+            false => unusable(path, &error),
+        })?;
         Ok(Some(Profile { path: path.to_owned(), ..profile }))
     }
 }
@@ -91,6 +112,7 @@ impl DevProfile {
         let written = Profile {
             servers: addresses.to_vec(),
             tls_dir: tls_dir.map(Path::to_owned),
+            token: None,
             written_by: Some(WRITTEN_BY_DEV.to_owned()),
             path: path.clone(),
         };

@@ -83,8 +83,8 @@ setting_flags! {
     retention_bytes: "SIZE",
     /// Keep records about this long, unless a topic says otherwise [default: 0, for ever]
     retention_ms: "TIME",
-    /// Seal a segment at this size, unless a topic says otherwise [default: 128MiB]
-    segment_bytes: "SIZE",
+    /// The directory of the rules of who may do what [default: none, no rules]
+    auth_dir: "DIR",
     /// What is logged: a level, or `tracing` directives [default: info]
     log_filter: "FILTER",
 }

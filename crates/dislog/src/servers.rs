@@ -2,18 +2,22 @@
 //!
 //! In falling order: `--servers`, `DISLOG_SERVERS`, the profile that `dislog dev` writes, the
 //! default address. Certificates likewise: `--tls-dir`, `DISLOG_TLS_DIR` or `DISLOG_TLS_CA`,
-//! `DISLOG_TLS_CERT` and `DISLOG_TLS_KEY`, and the profile's for the profile's servers.
+//! `DISLOG_TLS_CERT` and `DISLOG_TLS_KEY`, and the profile's for the profile's servers. A bearer
+//! token: `DISLOG_TOKEN`, or the profile's.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use dislog_client::{Client, ClientOptions, ClientTls, Error, Files};
+use dislog_client::{AccessToken, Client, ClientOptions, ClientTls, Error, Files};
 
 use crate::failure::{Exit, Failure};
-use crate::profile::Profile;
+use crate::profile::{Profile, Secret};
 
 /// The environment variable that names servers.
 pub(crate) const SERVERS_VARIABLE: &str = "DISLOG_SERVERS";
+
+/// The environment variable that holds a bearer token.
+const TOKEN_VARIABLE: &str = "DISLOG_TOKEN";
 
 /// The argument of every command that talks to servers.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,6 +48,8 @@ pub(crate) struct Servers {
     pub(crate) origin: Origin,
     /// How they are known, if connections are encrypted.
     pub(crate) tls: Option<ClientTls>,
+    /// Who they are told to be talking to, if not by a certificate.
+    pub(crate) token: Option<AccessToken>,
 }
 
 /// Who named the servers.
@@ -66,6 +72,7 @@ impl ServersArg {
         let profile = Profile::load()?;
         let mut servers = resolve(&self.servers, variable.as_deref(), profile.clone());
         servers.tls = self.tls.resolve(&servers.addresses, profile.as_ref())?;
+        servers.token = token(&servers.addresses, profile.as_ref())?;
         Ok(servers)
     }
 }
@@ -104,17 +111,36 @@ fn resolve(argument: &[String], variable: Option<&str>, profile: Option<Profile>
     let list = |text: &str| text.split(',').filter(|a| !a.is_empty()).map(trimmed).collect();
     if !argument.is_empty() {
         let addresses = argument.iter().flat_map(|text| list(text)).collect();
-        return Servers { addresses, origin: Origin::Argument, tls: None };
+        return Servers { addresses, origin: Origin::Argument, tls: None, token: None };
     }
     if let Some(variable) = variable.filter(|text| !text.trim().is_empty()) {
-        return Servers { addresses: list(variable), origin: Origin::Variable, tls: None };
+        return Servers {
+            addresses: list(variable),
+            origin: Origin::Variable,
+            tls: None,
+            token: None,
+        };
     }
     if let Some(profile) = profile.filter(|profile| !profile.servers.is_empty()) {
         let origin = Origin::Profile(profile.path.display().to_string());
-        return Servers { addresses: profile.servers, origin, tls: None };
+        return Servers { addresses: profile.servers, origin, tls: None, token: None };
     }
     let address = format!("127.0.0.1:{}", dislog_proto::DEFAULT_PORT);
-    Servers { addresses: vec![address], origin: Origin::Default, tls: None }
+    Servers { addresses: vec![address], origin: Origin::Default, tls: None, token: None }
+}
+
+/// The token to show: not an argument, which others on the machine could see.
+fn token(addresses: &[String], profile: Option<&Profile>) -> Result<Option<AccessToken>, Failure> {
+    let variable = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
+    let of_profile = profile
+        .filter(|profile| addresses.iter().all(|address| profile.servers.contains(address)))
+        .and_then(|profile| profile.token.clone());
+    let token = variable.or(of_profile.map(|Secret(token)| token));
+    let token = token.map(|token| AccessToken::new(&token)).transpose();
+    token.map_err(|error| {
+        Failure::usage(format!("the token in {TOKEN_VARIABLE} or the profile: {error}"))
+            .hint("`dislog token create` makes one")
+    })
 }
 
 fn trimmed(address: &str) -> String {
@@ -125,7 +151,8 @@ impl Servers {
     /// A client of these servers. At least one of them answers: a program that waits in silence for
     /// a server which was never started, or does not trust it, helps nobody.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let options = ClientOptions { tls: self.tls.clone(), ..ClientOptions::default() };
+        let (tls, token) = (self.tls.clone(), self.token.clone());
+        let options = ClientOptions { tls, token, ..ClientOptions::default() };
         let client = Client::connect(&self.addresses, options)?;
         let mut last = None;
         for address in &self.addresses {

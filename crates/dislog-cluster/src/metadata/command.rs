@@ -11,7 +11,7 @@ use crate::settings::{TopicChange, TopicSettings};
 /// One change.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Command {
-    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(crate) change: Option<Change>,
 }
 
@@ -36,6 +36,10 @@ pub(crate) enum Change {
     Replace(ReplaceReplica),
     #[prost(message, tag = "9")]
     Report(ReportMembers),
+    #[prost(message, tag = "10")]
+    CreateToken(CreateToken),
+    #[prost(message, tag = "11")]
+    RevokeToken(RevokeToken),
 }
 
 /// There is to be a topic, with these settings, complete.
@@ -164,6 +168,29 @@ pub(crate) struct ReportMembers {
     /// One past the offset of the last command that the leader had carried out.
     #[prost(uint64, optional, tag = "4")]
     pub(crate) knows: Option<u64>,
+}
+
+/// Whoever shows the token with this digest is who it names.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct CreateToken {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// The SHA-256 of the token, 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) digest: Vec<u8>,
+    /// Unix milliseconds; 0: never.
+    #[prost(int64, tag = "3")]
+    pub(crate) expires_ms: i64,
+    /// Who asked for it.
+    #[prost(string, tag = "4")]
+    pub(crate) created_by: String,
+}
+
+/// A token is worth nothing any more.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct RevokeToken {
+    #[prost(uint64, tag = "1")]
+    pub(crate) token_id: u64,
 }
 
 impl From<Change> for Command {

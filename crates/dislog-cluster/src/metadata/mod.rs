@@ -1,4 +1,4 @@
-//! The metadata of the cluster: its nodes, its topics, and which replica is where.
+//! The metadata of the cluster: its nodes, its topics, which replica is where, and its tokens.
 //!
 //! It is a partition like any other, group 0, topic `__metadata`; only what follows from its
 //! records is special. A change is a [`command`] appended to it; where it stands in the log settles
@@ -21,6 +21,7 @@ mod leaders;
 mod placement;
 pub(crate) mod reconciler;
 pub(crate) mod state;
+pub(crate) mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;

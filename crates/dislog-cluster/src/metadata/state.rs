@@ -14,6 +14,7 @@ use super::command::{
     AlterTopic, Change, CreateTopic, DeleteTopic, MarkNode, RegisterNode, Standing,
 };
 use super::placement::{Candidate, Candidates, metadata_voters};
+use super::tokens::Tokens;
 use crate::error::TopicError;
 use crate::raft::membership::Target;
 use crate::settings::{Topic, TopicChange, TopicSettings};
@@ -49,6 +50,7 @@ pub(crate) struct State {
     topics: BTreeMap<TopicName, TopicLife>,
     names: BTreeMap<u64, TopicName>,
     deleted: BTreeSet<u64>,
+    tokens: Tokens,
     /// The newest id that was given to a replica.
     last_replica: u64,
     /// One past the offset of the last command applied.
@@ -77,6 +79,12 @@ impl State {
                 let assignment = self.assignment_mut(report.group)?;
                 assignment.report(report.since, &report.replicas, report.knows);
                 Ok(None)
+            }
+            Change::CreateToken(create) => {
+                self.tokens.create(offset, timestamp_ms, create).map(|()| None)
+            }
+            Change::RevokeToken(revoke) => {
+                self.tokens.revoke(offset, revoke.token_id).map(|()| None)
             }
         }
     }
@@ -108,6 +116,11 @@ impl State {
             kept.any(|known| known.id == replica)
         };
         replica <= self.last_replica && !self.topics[name].partitions.iter().any(kept)
+    }
+
+    /// The tokens.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// One past the offset of the last command applied.

@@ -62,6 +62,8 @@ pub struct Config {
     pub request_timeout_ms: u64,
     /// How long requests under way may take to end once the node is told to stop, milliseconds.
     pub shutdown_grace_ms: u64,
+    /// The directory of the rules of who may do what; none: no rules.
+    pub auth_dir: Option<PathBuf>,
     /// Which telemetry is logged, as `tracing` filters say it.
     pub log_filter: String,
 }
@@ -100,6 +102,7 @@ impl Default for Config {
             header_timeout_ms: 30_000,
             request_timeout_ms: 30_000,
             shutdown_grace_ms: 1_000,
+            auth_dir: None,
             log_filter: "info".to_owned(),
         }
     }

@@ -1,8 +1,6 @@
 //! The one list of settings.
 
-use std::path::PathBuf;
-
-use dislog_cluster::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use std::path::{Path, PathBuf};
 
 use super::quantity::{parse_bytes, parse_ms, show_bytes, show_ms};
 use super::{Config, Insecure};
@@ -165,14 +163,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| quantity(show_ms(config.retention_ms)),
     },
     Setting {
-        key: "segment_bytes",
-        meaning: "A segment is sealed when it would grow past this. A topic may say otherwise.",
+        key: "auth_dir",
+        meaning: "The directory of the rules of who may do what, watched while the node runs: \
+            `policy.csv`, and if need be `model.conf`, `auth.toml`, `jwks.json`. Empty: no rules.",
         set: |config, text| {
-            config.segment_bytes =
-                within(parse_bytes(text)?, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, show_bytes)?;
+            config.auth_dir = (!text.is_empty()).then(|| PathBuf::from(text));
             Ok(())
         },
-        show: |config| quantity(show_bytes(config.segment_bytes)),
+        show: |config| {
+            let dir = config.auth_dir.as_deref().unwrap_or(Path::new(""));
+            quoted(&dir.to_string_lossy())
+        },
     },
     Setting {
         key: "log_filter",

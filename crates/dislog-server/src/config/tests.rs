@@ -18,7 +18,7 @@ fn load(
 #[test]
 fn later_origins_override_earlier_ones() {
     let (config, origins) = load(
-        "listen = '0.0.0.0:1'\nretention_bytes = '1GiB'\nsegment_bytes = 2000000\nname = 'a'",
+        "listen = '0.0.0.0:1'\nretention_bytes = '1GiB'\nrack = 'r'\nname = 'a'",
         &[("DISLOG_LISTEN", "0.0.0.0:2"), ("DISLOG_NAME", "b"), ("HOME", "/root")],
         &[("listen", "[::1]:3"), ("retention_ms", "7d")],
     )
@@ -30,7 +30,7 @@ fn later_origins_override_earlier_ones() {
     assert_eq!(config.retention_bytes, 1 << 30);
     assert!(matches!(origins.of("retention_bytes"), Origin::File(_)));
     assert_eq!(config.retention_ms, 7 * 86_400_000);
-    assert_eq!(config.segment_bytes, 2_000_000);
+    assert_eq!(config.rack, "r");
     assert_eq!(config.bootstrap_expect, 0);
     assert_eq!(origins.of("bootstrap_expect"), &Origin::Default);
 }
@@ -77,7 +77,7 @@ fn values_that_cannot_be_say_what_can() {
         ("auto_create_topics", "yes", "true or false"),
         ("bootstrap_expect", "101", "from 0 to"),
         ("join", "a:1,b", "host:port"),
-        ("segment_bytes", "1", "from 4KiB to 2GiB"),
+        ("replace_after_ms", "1", "from 1s to 365d"),
         ("insecure", "yes", "loopback or anywhere"),
         ("data_dir", "", "must not be empty"),
     ] {

@@ -1,4 +1,4 @@
-//! `log.v1.Admin`: topics and nodes.
+//! `log.v1.Admin`: topics, nodes, tokens and rules.
 
 use dislog_cluster::Partition;
 use dislog_proto::v1;
@@ -8,10 +8,12 @@ use dislog_types::TopicName;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::access::{Action, Asking};
 use crate::forward::Hops;
 use crate::identity::Caller;
 use crate::node::{Node, Place};
 use crate::status::Failure;
+use crate::tokens;
 use crate::topics::{self, changed_by, described, sent_on};
 
 pub(super) struct AdminService {
@@ -24,16 +26,16 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (hops, request) = admin(request, |r| &r.topic)?;
         let topic = topics::create(&self.node, request, hops).await?;
         Ok(Response::new(v1::CreateTopicResponse { topic: Some(topic) }))
     }
 
     async fn list_topics(
         &self,
-        _: Request<v1::ListTopicsRequest>,
+        request: Request<v1::ListTopicsRequest>,
     ) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = self.node.cluster.topics();
+        let topics = topics::seen(&self.node, &Asking::of(request.extensions()));
         let topics = topics.iter().map(|topic| described(&self.node, topic)).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
@@ -42,7 +44,9 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DescribeTopicRequest>,
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
-        let name: TopicName = request.into_inner().topic.parse().map_err(Failure::from)?;
+        let (asking, request) = taken(request);
+        let name: TopicName = request.topic.parse().map_err(Failure::from)?;
+        asking.may_see(&request.topic)?;
         let topic = self.node.topic(&name).await?;
         Ok(Response::new(v1::DescribeTopicResponse { topic: Some(described(&self.node, &topic)) }))
     }
@@ -51,7 +55,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::AlterTopicRequest>,
     ) -> Result<Response<v1::AlterTopicResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (hops, request) = admin(request, |r| &r.topic)?;
         let topic = topics::alter(&self.node, request, hops).await?;
         Ok(Response::new(v1::AlterTopicResponse { topic: Some(topic) }))
     }
@@ -60,7 +64,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TrimTopicRequest>,
     ) -> Result<Response<v1::TrimTopicResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (hops, request) = admin(request, |r| &r.topic)?;
         let start_offset = topics::trim(&self.node, request, hops).await?;
         Ok(Response::new(v1::TrimTopicResponse { start_offset }))
     }
@@ -69,7 +73,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (hops, request) = admin(request, |r| &r.topic)?;
         topics::delete(&self.node, request, hops).await?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
@@ -98,9 +102,11 @@ impl Admin for AdminService {
 
     async fn describe_replicas(
         &self,
-        _: Request<v1::DescribeReplicasRequest>,
+        request: Request<v1::DescribeReplicasRequest>,
     ) -> Result<Response<v1::DescribeReplicasResponse>, Status> {
-        let partitions = self.node.cluster.local_partitions();
+        let asking = Asking::of(request.extensions());
+        let mut partitions = self.node.cluster.local_partitions();
+        partitions.retain(|partition| asking.sees_partition(partition.id()));
         let replicas = partitions.iter().map(|partition| self.replica(partition)).collect();
         Ok(Response::new(v1::DescribeReplicasResponse { replicas }))
     }
@@ -109,9 +115,9 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DrainNodeRequest>,
     ) -> Result<Response<v1::DrainNodeResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (Asking { hops, .. }, request) = taken(request);
         let node_id = node_id(&request.node_id)?;
-        if let Some(peer) = changed_by(&self.node, hops)? {
+        if let Some(peer) = changed_by(&self.node, &hops)? {
             let call =
                 async |mut admin: AdminClient<Channel>| admin.drain_node(hops.next(request)).await;
             return Ok(Response::new(sent_on(&self.node, &peer, call).await?));
@@ -125,9 +131,9 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (Asking { hops, .. }, request) = taken(request);
         let node_id = node_id(&request.node_id)?;
-        if let Some(peer) = changed_by(&self.node, hops)? {
+        if let Some(peer) = changed_by(&self.node, &hops)? {
             let call =
                 async |mut admin: AdminClient<Channel>| admin.remove_node(hops.next(request)).await;
             return Ok(Response::new(sent_on(&self.node, &peer, call).await?));
@@ -140,11 +146,11 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        let (hops, request) = taken(request);
+        let (Asking { hops, .. }, request) = taken(request);
         let node_id = node_id(&request.node_id)?;
         let name: TopicName = request.topic.parse().map_err(Failure::from)?;
         self.node.topic(&name).await?;
-        match self.node.place(&request.topic, request.partition, hops).await? {
+        match self.node.place(&request.topic, request.partition, &hops).await? {
             Place::Here(partition) => {
                 let handed = self.node.cluster.transfer_leader(&partition, node_id).await;
                 handed.map_err(Failure::from)?;
@@ -157,6 +163,37 @@ impl Admin for AdminService {
                 Ok(Response::new(sent_on(&self.node, &peer, call).await?))
             }
         }
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let (asking, request) = taken(request);
+        Ok(Response::new(tokens::create(&self.node, &asking, request).await?))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        Ok(Response::new(tokens::list(&self.node)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let (asking, request) = taken(request);
+        Ok(Response::new(tokens::revoke(&self.node, &asking, request).await?))
+    }
+
+    async fn check_access(
+        &self,
+        request: Request<v1::CheckAccessRequest>,
+    ) -> Result<Response<v1::CheckAccessResponse>, Status> {
+        let (asking, request) = taken(request);
+        Ok(Response::new(tokens::check(&self.node, &asking, request)?))
     }
 }
 
@@ -182,10 +219,20 @@ impl AdminService {
     }
 }
 
-fn taken<T>(request: Request<T>) -> (Hops, T) {
-    let Caller { subject, from } = Caller::of(request.extensions());
+fn taken<T>(request: Request<T>) -> (Asking, T) {
+    let asking = Asking::of(request.extensions());
+    let Caller { subject, from } = &asking.caller;
     tracing::debug!(%subject, %from, "asked for a change");
-    (Hops::of_metadata(request.metadata()), request.into_inner())
+    (asking, request.into_inner())
+}
+
+/// A request by somebody who may change its topic.
+fn admin<T>(request: Request<T>, topic: impl Fn(&T) -> &str) -> Result<(Hops, T), Failure> {
+    let (asking, request) = taken(request);
+    // There is no default for what is changed.
+    topic(&request).parse::<TopicName>()?;
+    asking.may(Action::Admin, topic(&request))?;
+    Ok((asking.hops, request))
 }
 
 fn node_id(text: &str) -> Result<u64, Failure> {

@@ -18,6 +18,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::message::page_of;
+use crate::access::{Action, Asking, Guard};
 use crate::node::Node;
 use crate::outflow::{Outflow, Source, Waited};
 use crate::page::Page;
@@ -69,8 +70,12 @@ fn trailers(status: &Status) -> Frame<Bytes> {
 }
 
 /// Reads one page.
-pub(super) async fn consume(node: &Node, request: &v1::ConsumeRequest) -> Result<OwnBody, Failure> {
-    let mut follower = Follower::open(node, request).await?;
+pub(super) async fn consume(
+    node: &Node,
+    asking: &Asking,
+    request: &v1::ConsumeRequest,
+) -> Result<OwnBody, Failure> {
+    let mut follower = Follower::open(node, asking, request).await?;
     follower.is_single = true;
     if request.wait_ms > 0 {
         let patience = Duration::from_millis(request.wait_ms.into());
@@ -89,8 +94,12 @@ pub(super) async fn consume(node: &Node, request: &v1::ConsumeRequest) -> Result
 
 /// Reads page after page and waits at the end of the log, until it is cancelled or the records are
 /// gone.
-pub(super) async fn stream(node: &Node, request: &v1::ConsumeRequest) -> Result<OwnBody, Failure> {
-    let mut follower = Follower::open(node, request).await?;
+pub(super) async fn stream(
+    node: &Node,
+    asking: &Asking,
+    request: &v1::ConsumeRequest,
+) -> Result<OwnBody, Failure> {
+    let mut follower = Follower::open(node, asking, request).await?;
     follower.reader = follower.reader.following();
     follower.limits.bytes = follower.limits.bytes.min(STREAM_PAGE_BYTES_MAX);
     follower.reader.check_range()?;
@@ -100,6 +109,8 @@ pub(super) async fn stream(node: &Node, request: &v1::ConsumeRequest) -> Result<
 /// A reader, and what its client wants of it.
 struct Follower {
     node: Node,
+    /// The right to read.
+    guard: Guard,
     reader: Reader,
     limits: Limits,
     raw: bool,
@@ -114,7 +125,12 @@ struct Follower {
 }
 
 impl Follower {
-    async fn open(node: &Node, request: &v1::ConsumeRequest) -> Result<Follower, Failure> {
+    async fn open(
+        node: &Node,
+        asking: &Asking,
+        request: &v1::ConsumeRequest,
+    ) -> Result<Follower, Failure> {
+        asking.may(Action::Consume, &request.topic)?;
         // consume 1: the partition is found and the start becomes an offset.
         let partition = node.partition(&request.topic, request.partition).await?;
         if request.linearizable {
@@ -124,6 +140,7 @@ impl Follower {
         let reader = Reader::open(partition, start(request)).await?;
         Ok(Follower {
             node: node.clone(),
+            guard: asking.guard(Action::Consume, &request.topic),
             reader,
             limits,
             raw: request.raw,
@@ -195,6 +212,7 @@ impl Source for Follower {
         if self.node.closing.is_closing() && !self.is_single {
             return Err(Failure::shutting_down());
         }
+        self.guard.check()?;
         let limits = Limits { bytes: self.limits.bytes.min(bytes_max), ..self.limits };
         let response = self.response(limits, false).await?;
         self.is_done = self.is_single;
@@ -214,6 +232,7 @@ impl Source for Follower {
             waited = self.reader.wait() => waited.map(|()| Waited::Records),
             // This node may be cut off from the others, and its client need not be.
             () = self.reader.is_left_alone() => Err(self.reader.no_leader()),
+            failure = self.guard.ended() => Err(failure),
             () = self.node.closing.wait() => Err(Failure::shutting_down()),
         }
     }

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder, Error};
 
-use crate::forward::Hops;
+use crate::access::Asking;
 use crate::node::{Node, topic_name};
 
 /// The most bytes of one message: a batch and the fields around it.
@@ -70,8 +70,8 @@ impl Log for LogService {
         &self,
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
-        let hops = Hops::of_metadata(request.metadata());
-        Ok(Response::new(produce::produce(&self.node, request.into_inner(), hops).await?))
+        let asking = Asking::of(request.extensions());
+        Ok(Response::new(produce::produce(&self.node, &asking, request.into_inner()).await?))
     }
 
     type ProduceStreamStream = produce::Answers;
@@ -80,15 +80,16 @@ impl Log for LogService {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<produce::Answers>, Status> {
-        let hops = Hops::of_metadata(request.metadata());
-        Ok(Response::new(produce::stream(self.node.clone(), request.into_inner(), hops)))
+        let asking = Asking::of(request.extensions());
+        Ok(Response::new(produce::stream(self.node.clone(), asking, request.into_inner())))
     }
 
     async fn consume(
         &self,
         request: Request<v1::ConsumeRequest>,
     ) -> Result<Response<v1::ConsumeResponse>, Status> {
-        let body = consume::consume(&self.node, &request.into_inner()).await?;
+        let asking = Asking::of(request.extensions());
+        let body = consume::consume(&self.node, &asking, &request.into_inner()).await?;
         Ok(with_own_body(v1::ConsumeResponse::default(), body))
     }
 
@@ -98,7 +99,8 @@ impl Log for LogService {
         &self,
         request: Request<v1::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
-        let body = consume::stream(&self.node, &request.into_inner()).await?;
+        let asking = Asking::of(request.extensions());
+        let body = consume::stream(&self.node, &asking, &request.into_inner()).await?;
         Ok(with_own_body(futures_util::stream::empty(), body))
     }
 

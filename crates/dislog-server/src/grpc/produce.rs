@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
+use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
 use crate::forward::Hops;
 use crate::node::{Node, Place};
@@ -25,10 +26,11 @@ pub(super) type Answers =
 /// Appends one batch.
 pub(super) async fn produce(
     node: &Node,
+    asking: &Asking,
     request: v1::ProduceRequest,
-    hops: Hops,
 ) -> Result<v1::ProduceResponse, Failure> {
-    let submitted = submit(node, request, hops, None).await?;
+    asking.may(Action::Produce, &request.topic)?;
+    let submitted = submit(node, request, asking.hops.clone(), None).await?;
     // produce 10: whoever asked is told. If nobody is there any more, the append has happened all
     // the same.
     let outcome = append::outcome(node, submitted.pending, submitted.idempotent).await?;
@@ -44,9 +46,13 @@ pub(super) async fn produce(
 ///
 /// If another node leads what the first request is for, that node gets the stream as it is: only
 /// so do its requests stay in order.
-pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>, hops: Hops) -> Answers {
+pub(super) fn stream(
+    node: Node,
+    asking: Asking,
+    requests: Streaming<v1::ProduceRequest>,
+) -> Answers {
     let answers = async move {
-        match started(&node, requests, hops).await {
+        match started(&node, asking, requests).await {
             Ok(answers) => answers,
             Err(status) => Box::pin(stream::iter([Err(status)])) as Answers,
         }
@@ -56,8 +62,8 @@ pub(super) fn stream(node: Node, requests: Streaming<v1::ProduceRequest>, hops: 
 
 async fn started(
     node: &Node,
+    asking: Asking,
     mut requests: Streaming<v1::ProduceRequest>,
-    hops: Hops,
 ) -> Result<Answers, Status> {
     let closing = node.closing.clone();
     let first = tokio::select! {
@@ -65,42 +71,52 @@ async fn started(
         () = closing.wait() => return Err(Failure::shutting_down().into()),
     };
     let Some(first) = first else { return Ok(Box::pin(stream::empty())) };
-    match node.place(&first.topic, first.partition, hops).await? {
-        Place::Here(_) => Ok(submitted(node.clone(), first, requests, hops)),
-        Place::There(_, peer) => sent_on(node, &peer, first, requests, hops).await,
+    asking.may(Action::Produce, &first.topic)?;
+    match node.place(&first.topic, first.partition, &asking.hops).await? {
+        Place::Here(_) => Ok(submitted(node.clone(), asking, first, requests)),
+        Place::There(_, peer) => sent_on(node, asking, &peer, first, requests).await,
     }
 }
 
+/// What the other node answers. It decides about every request; that who asks is still who they
+/// were is watched here.
 async fn sent_on(
     node: &Node,
+    asking: Asking,
     peer: &Peer,
     first: v1::ProduceRequest,
     requests: Streaming<v1::ProduceRequest>,
-    hops: Hops,
 ) -> Result<Answers, Status> {
+    let guard = asking.guard(Action::Produce, &first.topic);
     let (ended, cut) = oneshot::channel::<()>();
     let rest = requests.take_while(|request| ready(request.is_ok())).filter_map(|r| ready(r.ok()));
     let requests = stream::iter([first]).chain(rest).take_until(cut);
-    let answers = node.forwarder.log(peer)?.produce_stream(hops.next(requests)).await;
+    let answers = node.forwarder.log(peer)?.produce_stream(asking.hops.next(requests)).await;
     let answers = answers.map_err(|status| Failure::of_peer(&status))?.into_inner();
-    let closing = node.closing.clone();
-    let closed = Box::pin(async move { closing.wait().await });
-    let answers = answers.take_until(closed).map(move |answer| {
-        // Held as long as the answers are wanted.
-        let _held = &ended;
-        answer.map_err(|status| Status::from(Failure::of_peer(&status)))
-    });
-    Ok(Box::pin(answers))
+    let state = Some((answers, guard, node.closing.clone(), ended));
+    Ok(Box::pin(stream::unfold(state, |state| async {
+        // The requests go on for as long as `ended` is held.
+        let (mut answers, mut guard, closing, ended) = state?;
+        let answer = tokio::select! {
+            answer = answers.next() => {
+                answer?.map_err(|status| Status::from(Failure::of_peer(&status)))
+            }
+            failure = guard.ended() => Err(failure.into()),
+            () = closing.wait() => return None,
+        };
+        let rest = answer.is_ok().then_some((answers, guard, closing, ended));
+        Some((answer, rest))
+    })))
 }
 
 fn submitted(
     node: Node,
+    asking: Asking,
     first: v1::ProduceRequest,
     requests: Streaming<v1::ProduceRequest>,
-    hops: Hops,
 ) -> Answers {
     let (queue, submitted) = mpsc::channel(STREAM_REQUESTS_MAX);
-    tokio::spawn(submit_all(node.clone(), first, requests, hops, queue));
+    tokio::spawn(submit_all(node.clone(), asking, first, requests, queue));
     let state = Some((node, submitted));
     Box::pin(stream::unfold(state, |state| async move {
         let (node, mut submitted) = state?;
@@ -139,7 +155,7 @@ async fn submit(
     let (topic, partition) = (request.topic.clone(), request.partition);
     let append = append::from_request(request).await?;
     let idempotent = append.header.producer.is_some();
-    let place = node.place(&topic, partition, hops).await?;
+    let place = node.place(&topic, partition, &hops).await?;
     if let Place::There(id, _) = &place
         && stays.is_some_and(|stays| stays.is(&topic, partition))
     {
@@ -151,14 +167,15 @@ async fn submit(
 
 async fn submit_all(
     node: Node,
+    asking: Asking,
     first: v1::ProduceRequest,
     mut requests: Streaming<v1::ProduceRequest>,
-    hops: Hops,
     queue: mpsc::Sender<Result<Submitted, Status>>,
 ) {
     let closing = node.closing.clone();
     let mut closed = pin!(closing.wait());
     let stays = Stays { topic: first.topic.clone(), partition: first.partition };
+    let mut right = Right::of(&asking, &first.topic);
     let mut first = Some(first);
     // The place in the queue comes first, so that nothing is appended that could not be answered.
     while let Ok(place) = queue.reserve().await {
@@ -166,13 +183,18 @@ async fn submit_all(
             Some(first) => Ok(Some(first)),
             None => tokio::select! {
                 request = requests.message() => request,
+                failure = right.guard.ended() => Err(failure.into()),
                 () = &mut closed => Err(Failure::shutting_down().into()),
             },
         };
         let submitted = match request {
-            Ok(Some(request)) => {
-                submit(&node, request, hops, Some(&stays)).await.map_err(Status::from)
-            }
+            Ok(Some(request)) => match right.covers(&asking, &request.topic) {
+                Ok(()) => {
+                    let hops = asking.hops.clone();
+                    submit(&node, request, hops, Some(&stays)).await.map_err(Status::from)
+                }
+                Err(failure) => Err(failure.into()),
+            },
             Ok(None) => return,
             Err(status) => Err(status),
         };
@@ -181,6 +203,27 @@ async fn submit_all(
         if failed {
             return;
         }
+    }
+}
+
+/// The right to the topic of the last request, which most often is that of the next.
+struct Right {
+    topic: String,
+    guard: Guard,
+}
+
+impl Right {
+    fn of(asking: &Asking, topic: &str) -> Right {
+        Right { topic: topic.to_owned(), guard: asking.guard(Action::Produce, topic) }
+    }
+
+    fn covers(&mut self, asking: &Asking, topic: &str) -> Result<(), Failure> {
+        if self.topic == topic {
+            return self.guard.check();
+        }
+        asking.may(Action::Produce, topic)?;
+        *self = Right::of(asking, topic);
+        Ok(())
     }
 }
 

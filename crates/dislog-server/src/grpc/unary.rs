@@ -18,7 +18,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::produce;
-use crate::forward::Hops;
+use crate::access::Asking;
 use crate::identity::Caller;
 use crate::node::Node;
 
@@ -38,28 +38,28 @@ pub(crate) fn is_plain_produce(head: &request::Parts) -> bool {
 
 /// Answers a request whose body bounds the length of its message. Cancelled, the append may happen
 /// all the same.
-pub(crate) async fn answer<B>(node: &Node, caller: &Caller, hops: Hops, body: B) -> Response<Answer>
+pub(crate) async fn answer<B>(node: &Node, asking: &Asking, body: B) -> Response<Answer>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
 {
-    match produce(node, hops, body).await {
+    match produce(node, asking, body).await {
         Ok(response) => Answer::response(&response),
         Err(status) => {
-            let Caller { subject, from } = caller;
+            let Caller { subject, from } = &asking.caller;
             tracing::debug!(%subject, %from, %status, "an append was refused");
             status.into_http()
         }
     }
 }
 
-async fn produce<B>(node: &Node, hops: Hops, body: B) -> Result<v1::ProduceResponse, Status>
+async fn produce<B>(node: &Node, asking: &Asking, body: B) -> Result<v1::ProduceResponse, Status>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
 {
     let message = message(body).await?;
     let request = v1::ProduceRequest::decode(message);
     let request = request.map_err(|error| Status::internal(error.to_string()))?;
-    Ok(produce::produce(node, request, hops).await?)
+    Ok(produce::produce(node, asking, request).await?)
 }
 
 /// The first message of a body, once all of the body has come. What is behind it is not kept.

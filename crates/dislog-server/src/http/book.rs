@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::access::{Action, Asking};
 use crate::append;
 use crate::http::body;
 use crate::http::consume::one_record;
@@ -81,7 +82,12 @@ struct Greeting {
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn post_root(State(node): State<Node>, body: Body) -> Result<Response, Failure> {
+pub(super) async fn post_root(
+    State(node): State<Node>,
+    asking: Asking,
+    body: Body,
+) -> Result<Response, Failure> {
+    asking.may(Action::Produce, NO_TOPIC)?;
     let whole = body::whole(&node, body, BODY_BYTES_MAX).await?;
     let BookProduce { record } = parse(&whole.bytes, r#"{"record":{"value":"aGk="}}"#)?;
     let value = BASE64.decode(record.value.unwrap_or_default()).map_err(|error| {
@@ -89,7 +95,7 @@ pub(super) async fn post_root(State(node): State<Node>, body: Body) -> Result<Re
     })?;
     let record = Record { created_ms: append::now_ms(), ..Record::new(Bytes::from(value)) };
     let append = append::from_records(&[record], None, None)?;
-    let appended = append_one(&node, NO_TOPIC, PARTITION, append).await?;
+    let appended = append_one(&node, &asking, NO_TOPIC, PARTITION, append).await?;
     Ok(Json(BookProduced { offset: appended.offset }).into_response())
 }
 
@@ -106,7 +112,12 @@ pub(super) async fn post_root(State(node): State<Node>, body: Body) -> Result<Re
         (status = "5XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn get_root(State(node): State<Node>, body: Body) -> Result<Response, Failure> {
+pub(super) async fn get_root(
+    State(node): State<Node>,
+    asking: Asking,
+    body: Body,
+) -> Result<Response, Failure> {
+    asking.may(Action::Consume, NO_TOPIC)?;
     let whole = body::whole(&node, body, BODY_BYTES_MAX).await?;
     if whole.bytes.is_empty() {
         let version = env!("CARGO_PKG_VERSION");

@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::{Action, Asking};
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
 use crate::http::record_json::RecordOut;
@@ -126,6 +127,7 @@ pub(super) async fn one_record(partition: Partition, offset: u64) -> Result<Loca
 )]
 pub(super) async fn get_records(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
     headers: HeaderMap,
@@ -149,7 +151,7 @@ pub(super) async fn get_records(
     let form = match accepted {
         EVENTS => Form::Events,
         LINES => Form::Lines,
-        _ => return page(&node, &names, &params, start, wait).await,
+        _ => return page(&node, &asking, &names, &params, start, wait).await,
     };
     let limit = params.number("limit", 1, u64::MAX)?;
     let reader = Reader::open(open(&node, &names, &params).await?, start).await?;
@@ -158,13 +160,15 @@ pub(super) async fn get_records(
         (Form::Lines, _) if !follow => Some(wait.unwrap_or_default()),
         _ => None,
     };
-    let tail = Tail::new(node, reader.following(), form, limit, patience);
+    let guard = asking.guard(Action::Consume, &names.topic);
+    let tail = Tail::new(node, guard, reader.following(), form, limit, patience);
     let head = [(header::CONTENT_TYPE, accepted), (header::CACHE_CONTROL, "no-store")];
     Ok((head, tail.into_body()).into_response())
 }
 
 async fn page(
     node: &Node,
+    asking: &Asking,
     names: &Names,
     params: &Params,
     start: Start,
@@ -177,6 +181,7 @@ async fn page(
             waited = tokio::time::timeout(patience, reader.wait()) => waited.unwrap_or(Ok(()))?,
             () = node.closing.wait() => return Err(Failure::shutting_down()),
         }
+        asking.guard(Action::Consume, &names.topic).check()?;
     }
     reader.check_range()?;
     let records = reader.page(Limits { records: limit, bytes: PAGE_BYTES_DEFAULT }).await?;

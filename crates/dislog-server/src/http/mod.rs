@@ -17,10 +17,16 @@ mod tail;
 mod topics;
 
 use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
 use axum::handler::Handler;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use http::{Method, Uri};
 
+use crate::access::table::Need;
+use crate::access::{Action, Asking};
 use crate::node::Node;
 use crate::status::{Failure, kinds};
 
@@ -39,38 +45,73 @@ struct Routes {
     routed: Vec<(MethodFilter, &'static str)>,
 }
 
+/// A route and what it needs.
+#[derive(Clone, Copy)]
+struct Gate {
+    route: &'static str,
+    need: Need,
+}
+
 impl Routes {
-    fn on<H, T>(mut self, method: MethodFilter, path: &'static str, handler: H) -> Routes
+    /// A route. What it needs is checked before it is reached, as far as its path says what it is
+    /// about; otherwise the handler does it.
+    fn on<H, T>(
+        mut self,
+        method: MethodFilter,
+        route: &'static str,
+        need: Need,
+        handler: H,
+    ) -> Routes
     where
         H: Handler<T, Node>,
         T: 'static,
     {
-        self.router = self.router.route(path, on(method, handler));
+        let path = route.split_once(' ').map_or(route, |(_, path)| path);
+        let gate = from_fn_with_state(Gate { route, need }, pass);
+        self.router = self.router.route(path, on(method, handler).layer(gate));
         self.routed.push((method, path));
         self
     }
 }
 
+/// Lets those through who may have what is behind the gate.
+async fn pass(
+    State(Gate { route, need }): State<Gate>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let path = path.map_err(|rejection| Failure::invalid(format!("the path: {rejection}")))?;
+    let topic = path.iter().find(|(name, _)| *name == "topic").map(|(_, topic)| topic);
+    let asking = Asking::of(request.extensions());
+    let asking = asking.at_route(request.headers(), route, need, topic)?;
+    request.extensions_mut().insert(asking);
+    Ok(next.run(request).await)
+}
+
 fn routes() -> Routes {
-    const RECORDS: &str = "/v1/topics/{topic}/records";
-    const TOPIC: &str = "/v1/topics/{topic}";
+    use Need::{Cluster, Identity, Nothing, Seeing, Topic};
+    let (get, post) = (MethodFilter::GET, MethodFilter::POST);
+    let (produce, consume) = (Topic(Action::Produce), Topic(Action::Consume));
+    let admin = Topic(Action::Admin);
     Routes { router: Router::new(), routed: Vec::new() }
-        .on(MethodFilter::POST, RECORDS, produce::post_records)
-        .on(MethodFilter::GET, RECORDS, consume::get_records)
-        .on(MethodFilter::GET, "/v1/topics/{topic}/records/{offset}", consume::get_record)
-        .on(MethodFilter::GET, "/v1/topics", topics::list_topics)
-        .on(MethodFilter::POST, "/v1/topics", topics::create_topic)
-        .on(MethodFilter::GET, TOPIC, topics::describe_topic)
-        .on(MethodFilter::PATCH, TOPIC, topics::alter_topic)
-        .on(MethodFilter::DELETE, TOPIC, topics::delete_topic)
-        .on(MethodFilter::POST, "/v1/topics/{topic}/trim", topics::trim_topic)
-        .on(MethodFilter::GET, "/v1/cluster", probes::cluster)
-        .on(MethodFilter::GET, "/livez", probes::livez)
-        .on(MethodFilter::GET, "/readyz", probes::readyz)
-        .on(MethodFilter::GET, "/metrics", probes::metrics)
-        .on(MethodFilter::GET, "/openapi.json", openapi::document)
-        .on(MethodFilter::POST, "/", book::post_root)
-        .on(MethodFilter::GET, "/", book::get_root)
+        .on(post, "POST /v1/topics/{topic}/records", produce, produce::post_records)
+        .on(get, "GET /v1/topics/{topic}/records", consume, consume::get_records)
+        .on(get, "GET /v1/topics/{topic}/records/{offset}", consume, consume::get_record)
+        .on(get, "GET /v1/topics", Identity, topics::list_topics)
+        // These say in their body, or not at all, what they are about.
+        .on(post, "POST /v1/topics", admin, topics::create_topic)
+        .on(post, "POST /", produce, book::post_root)
+        .on(get, "GET /", consume, book::get_root)
+        .on(get, "GET /v1/topics/{topic}", Seeing, topics::describe_topic)
+        .on(MethodFilter::PATCH, "PATCH /v1/topics/{topic}", admin, topics::alter_topic)
+        .on(MethodFilter::DELETE, "DELETE /v1/topics/{topic}", admin, topics::delete_topic)
+        .on(post, "POST /v1/topics/{topic}/trim", admin, topics::trim_topic)
+        .on(get, "GET /v1/cluster", Identity, probes::cluster)
+        .on(get, "GET /livez", Nothing, probes::livez)
+        .on(get, "GET /readyz", Nothing, probes::readyz)
+        .on(get, "GET /metrics", Cluster(Action::Consume), probes::metrics)
+        .on(get, "GET /openapi.json", Identity, openapi::document)
 }
 
 async fn no_such_path(uri: Uri) -> Failure {

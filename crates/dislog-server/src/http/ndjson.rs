@@ -9,6 +9,7 @@ use dislog_types::limits::BATCH_BYTES_MAX;
 use futures_util::FutureExt;
 use http_body::Body as _;
 
+use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
 use crate::budget::{Class, Share};
 use crate::forward::Hops;
@@ -31,12 +32,15 @@ const BATCHES_IN_FLIGHT_MAX: usize = 16;
 /// appended.
 pub(super) async fn append_lines(
     node: &Node,
+    asking: &Asking,
     topic: &str,
     partition: u32,
     body: Body,
 ) -> Result<Appended, Failure> {
     let mut lines = Lines {
         node,
+        hops: &asking.hops,
+        guard: asking.guard(Action::Produce, topic),
         topic,
         partition,
         rest: BytesMut::new(),
@@ -63,6 +67,9 @@ pub(super) async fn append_lines(
 
 struct Lines<'a> {
     node: &'a Node,
+    hops: &'a Hops,
+    /// The right to go on.
+    guard: Guard,
     topic: &'a str,
     partition: u32,
     /// The beginning of a line that goes on.
@@ -98,6 +105,7 @@ impl Lines<'_> {
         let closing = self.node.closing.clone();
         tokio::select! {
             data = next_data(body) => data,
+            failure = self.guard.ended() => Err(failure),
             () = closing.wait() => Err(Failure::shutting_down()),
         }
     }
@@ -147,9 +155,10 @@ impl Lines<'_> {
         if self.builder.record_count() == 0 {
             return Ok(());
         }
+        self.guard.check()?;
         self.settle(BATCHES_IN_FLIGHT_MAX - 1).await?;
         let append = append::finish(std::mem::take(&mut self.builder), None, None);
-        let (topic, partition, hops) = (self.topic, self.partition, Hops::default());
+        let (topic, partition, hops) = (self.topic, self.partition, self.hops.clone());
         let pending = append::submit(self.node, topic, partition, append, hops).await?;
         if matches!(pending, Pending::There(_)) {
             // Sent on at the same time, batches could change their order.

@@ -11,6 +11,7 @@ use http::header;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Tally;
 use crate::http::problem::Problem;
 use crate::node::Node;
 use crate::status::{Failure, kinds};
@@ -121,6 +122,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> Response {
     if let Some(bytes) = resident_bytes() {
         page.gauge("process_resident_memory_bytes", "Memory in use.", bytes as f64);
     }
+    page.access(&node);
     page.partitions(&node);
     ([(header::CONTENT_TYPE, METRICS_TYPE)], page.text).into_response()
 }
@@ -138,6 +140,22 @@ impl Metrics {
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, "gauge", help);
+        let _infallible = writeln!(self.text, "{name} {value}");
+    }
+
+    fn access(&mut self, node: &Node) {
+        let Tally { denied, unrecorded, is_stale } = node.access.tally();
+        self.counter("dislog_access_denied_total", "Requests and streams refused.", denied);
+        self.counter("dislog_audit_dropped_total", "Decisions not recorded.", unrecorded);
+        self.gauge(
+            "dislog_access_rules_stale",
+            "Whether the rules in the directory cannot be used, so that older ones are.",
+            f64::from(u8::from(is_stale)),
+        );
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
         let _infallible = writeln!(self.text, "{name} {value}");
     }
 

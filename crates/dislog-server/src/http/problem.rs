@@ -2,7 +2,8 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -56,6 +57,9 @@ impl IntoResponse for Failure {
         if let Some(delay) = self.retry_after() {
             response =
                 response.header(RETRY_AFTER, delay.as_millis().div_ceil(1_000).max(1) as u64);
+        }
+        if self.http_status() == StatusCode::UNAUTHORIZED {
+            response = response.header(WWW_AUTHENTICATE, "Bearer realm=\"dislog\"");
         }
         let document = serde_json::to_vec(&Problem::from(&self)).expect("a problem is plain JSON");
         response.body(Body::from(document)).expect("the headers are constants and numbers")

@@ -14,8 +14,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Asking;
 use crate::append;
-use crate::forward::Hops;
 use crate::http::body;
 use crate::http::ndjson;
 use crate::http::params::{Names, Params};
@@ -79,6 +79,7 @@ pub(super) struct Appended {
 )]
 pub(super) async fn post_records(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
     headers: HeaderMap,
@@ -103,19 +104,21 @@ pub(super) async fn post_records(
     let appended = match kind {
         BodyKind::Lines => {
             conditions.refuse_with_lines()?;
-            ndjson::append_lines(&node, &names.topic, partition, body).await?
+            ndjson::append_lines(&node, &asking, &names.topic, partition, body).await?
         }
         BodyKind::Json => {
             let whole = body::whole(&node, body, JSON_BYTES_MAX).await?;
             let records = parse_document(&whole.bytes, append::now_ms())?;
-            append_records(&node, &names.topic, partition, &records, &conditions).await?
+            let append = conditions.append(&records)?;
+            append_one(&node, &asking, &names.topic, partition, append).await?
         }
         BodyKind::Bytes => {
             let whole = body::whole(&node, body, RECORD_BYTES_MAX).await?;
             let key = params.text("key").map(|key| Bytes::copy_from_slice(key.as_bytes()));
             let value = whole.bytes.clone();
             let record = Record { key, value, headers: Vec::new(), created_ms: append::now_ms() };
-            append_records(&node, &names.topic, partition, &[record], &conditions).await?
+            let append = conditions.append(&[record])?;
+            append_one(&node, &asking, &names.topic, partition, append).await?
         }
     };
     Ok((StatusCode::CREATED, Json(appended)).into_response())
@@ -169,6 +172,11 @@ impl Conditions {
         Ok(Conditions { producer, expected_offset })
     }
 
+    /// Records as one batch.
+    fn append(&self, records: &[Record]) -> Result<Append, Failure> {
+        append::from_records(records, self.producer, self.expected_offset)
+    }
+
     fn refuse_with_lines(&self) -> Result<(), Failure> {
         if self.producer.is_none() && self.expected_offset.is_none() {
             return Ok(());
@@ -181,27 +189,16 @@ impl Conditions {
     }
 }
 
-/// Appends records as one batch and waits until that is known.
-async fn append_records(
-    node: &Node,
-    topic: &str,
-    partition: u32,
-    records: &[Record],
-    conditions: &Conditions,
-) -> Result<Appended, Failure> {
-    let append = append::from_records(records, conditions.producer, conditions.expected_offset)?;
-    append_one(node, topic, partition, append).await
-}
-
 /// Appends a batch and waits until that is known.
 pub(super) async fn append_one(
     node: &Node,
+    asking: &Asking,
     topic: &str,
     partition: u32,
     append: Append,
 ) -> Result<Appended, Failure> {
     let idempotent = append.header.producer.is_some();
-    let pending = append::submit(node, topic, partition, append, Hops::default()).await?;
+    let pending = append::submit(node, topic, partition, append, asking.hops.clone()).await?;
     let appended = append::outcome(node, pending, idempotent).await?;
     let count = u64::from(appended.record_count);
     Ok(Appended {

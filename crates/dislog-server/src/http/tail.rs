@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
+use crate::access::Guard;
 use crate::http::problem::Problem;
 use crate::http::record_json::RecordOut;
 use crate::node::Node;
@@ -41,6 +42,8 @@ pub(super) enum Form {
 /// A stream of records.
 pub(super) struct Tail {
     node: Node,
+    /// The right to read.
+    guard: Guard,
     reader: Reader,
     form: Form,
     /// Records that may still be sent.
@@ -54,13 +57,14 @@ impl Tail {
     /// `patience`.
     pub(super) fn new(
         node: Node,
+        guard: Guard,
         reader: Reader,
         form: Form,
         limit: Option<u64>,
         patience: Option<Duration>,
     ) -> Tail {
         let left = limit.unwrap_or(u64::MAX);
-        Tail { node, reader, form, left, patience }
+        Tail { node, guard, reader, form, left, patience }
     }
 
     /// As a response body.
@@ -107,6 +111,7 @@ impl Source for Tail {
         if self.node.closing.is_closing() {
             return Err(Failure::shutting_down());
         }
+        self.guard.check()?;
         let records = PAGE.records.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let bytes = PAGE.bytes.min(bytes_max);
         let records = self.reader.page(Limits { records, bytes }).await?;
@@ -135,6 +140,7 @@ impl Source for Tail {
                 Ok(result) => result.map(|()| Waited::Records),
                 Err(_) => Ok(in_vain),
             },
+            failure = self.guard.ended() => Err(failure),
             () = self.node.closing.wait() => Err(Failure::shutting_down()),
         }
     }

@@ -5,12 +5,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use dislog_proto::v1;
+use dislog_types::TopicName;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::forward::Hops;
+use crate::access::{Action, Asking};
 use crate::http::body;
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
@@ -110,10 +111,11 @@ struct Trimmed {
 )]
 pub(super) async fn list_topics(
     State(node): State<Node>,
+    asking: Asking,
     params: Params,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let topics = node.cluster.topics();
+    let topics = topics::seen(&node, &asking);
     let topics = topics.iter().map(|topic| described(&node, topic).into()).collect();
     Ok(Json(Topics { topics }).into_response())
 }
@@ -132,14 +134,17 @@ pub(super) async fn list_topics(
 )]
 pub(super) async fn create_topic(
     State(node): State<Node>,
+    asking: Asking,
     params: Params,
     body: Body,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
     let new: NewTopic = json(&node, body).await?;
+    new.name.parse::<TopicName>()?;
+    asking.may(Action::Admin, &new.name)?;
     let settings = Some(new.settings.into());
     let request = v1::CreateTopicRequest { topic: new.name, partitions: new.partitions, settings };
-    let created = topics::create(&node, request, Hops::default()).await?;
+    let created = topics::create(&node, request, asking.hops).await?;
     Ok((StatusCode::CREATED, Json(Topic::from(created))).into_response())
 }
 
@@ -175,6 +180,7 @@ pub(super) async fn describe_topic(
 )]
 pub(super) async fn alter_topic(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
     body: Body,
@@ -183,7 +189,7 @@ pub(super) async fn alter_topic(
     let settings: Settings = json(&node, body).await?;
     let settings = Some(settings.into());
     let request = v1::AlterTopicRequest { topic: names.topic, settings };
-    let altered = topics::alter(&node, request, Hops::default()).await?;
+    let altered = topics::alter(&node, request, asking.hops).await?;
     Ok(Json(Topic::from(altered)).into_response())
 }
 
@@ -199,12 +205,13 @@ pub(super) async fn alter_topic(
 )]
 pub(super) async fn delete_topic(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
 ) -> Result<StatusCode, Failure> {
     params.only(&[])?;
     let request = v1::DeleteTopicRequest { topic: names.topic };
-    topics::delete(&node, request, Hops::default()).await?;
+    topics::delete(&node, request, asking.hops).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -221,6 +228,7 @@ pub(super) async fn delete_topic(
 )]
 pub(super) async fn trim_topic(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
     body: Body,
@@ -229,7 +237,7 @@ pub(super) async fn trim_topic(
     let trim: Trim = json(&node, body).await?;
     let Trim { partition, offset } = trim;
     let request = v1::TrimTopicRequest { topic: names.topic, partition, offset };
-    let start_offset = topics::trim(&node, request, Hops::default()).await?;
+    let start_offset = topics::trim(&node, request, asking.hops).await?;
     Ok(Json(Trimmed { start_offset }).into_response())
 }
 

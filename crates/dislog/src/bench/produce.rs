@@ -55,6 +55,10 @@ pub(crate) struct ProduceArgs {
     /// Let clients add records in batches, many at once
     #[arg(long, conflicts_with = "unary")]
     batched: bool,
+    /// Let all clients be parts of one program: they share a connection and a producer, and each
+    /// waits for its record
+    #[arg(long, conflicts_with_all = ["unary", "batched"])]
+    shared: bool,
     #[command(flatten)]
     batches: BatchArgs,
 }
@@ -208,10 +212,11 @@ fn title(args: &ProduceArgs) -> String {
         1 => "1 client".to_owned(),
         clients => format!("{clients} clients"),
     };
-    let how = match (args.batched, args.unary) {
-        (true, _) => "in batches",
-        (_, true) => "a request for each record",
-        _ => "one record after the other",
+    let how = match () {
+        () if args.batched => "in batches",
+        () if args.unary => "a request for each record",
+        () if args.shared => "sharing a producer, one record after the other",
+        () => "one record after the other",
     };
     let pace = if args.rate.is_some() { "open loop" } else { "closed loop" };
     format!("produce, {clients}, {how}, {pace}")
@@ -260,6 +265,7 @@ async fn drive(
     let source = |maker| Source { content: content.clone(), maker, pace: pace.clone() };
     let mut tasks = JoinSet::new();
     let leader = if args.unary { target.leader().await? } else { String::new() };
+    let mut shared = None;
     for first in (0..clients as u64).step_by(CLIENTS_PER_CONNECTION) {
         let makers = first..(clients as u64).min(first + CLIENTS_PER_CONNECTION as u64);
         if args.unary {
@@ -273,18 +279,25 @@ async fn drive(
         }
         let connection = target.client()?;
         for maker in makers {
-            let producer = connection.producer(target.topic(), args.batches.options())?;
+            let own = || connection.producer(target.topic(), args.batches.options()).map(Arc::new);
+            let producer = match &shared {
+                Some(producer) => Arc::clone(producer),
+                None => own()?,
+            };
+            if args.shared {
+                shared = Some(Arc::clone(&producer));
+            }
             let (source, tally, batched) = (source(maker), tally.clone(), args.batched);
             tasks.spawn(async move {
                 let made = match batched {
                     true => in_batches(&producer, source, tally).await,
-                    false => one_by_one(&producer, source, &tally).await,
+                    false => one_by_one(producer, source, &tally).await,
                 };
                 Ok(vec![(maker, made?)])
             });
         }
     }
-    drop(pace);
+    drop((pace, shared));
     let mut acknowledged = vec![0; clients];
     while let Some(joined) = tasks.join_next().await {
         let made = joined.map_err(|_| Failure::new(Exit::Failed, "a client failed"))?;
@@ -310,14 +323,17 @@ impl Source {
     }
 }
 
-async fn one_by_one(producer: &Producer, source: Source, tally: &Tally) -> Result<u64, Error> {
+async fn one_by_one(producer: Arc<Producer>, source: Source, tally: &Tally) -> Result<u64, Error> {
     let mut number = 0;
     while let Some((due, record)) = source.next(number).await {
         producer.send(record).await?.await?;
         tally.done(due);
         number += 1;
     }
-    producer.close().await?;
+    // Whoever shares it and is the last to end closes it.
+    if let Some(producer) = Arc::into_inner(producer) {
+        producer.close().await?;
+    }
     Ok(number)
 }
 

@@ -204,7 +204,7 @@ impl Issued {
         let known = fs::read_to_string(&path).unwrap_or_default();
         let authorities = match known.replace('\r', "").contains(self.authority.trim_end()) {
             true => known,
-            false if known.is_empty() || known.ends_with('\n') => known + &self.authority,
+            false if known.is_empty() || known.ends_with('\n') => known + self.authority.as_str(),
             false => format!("{known}\n{}", self.authority),
         };
         store::write(&self.files(dir, authorities), true)

@@ -92,6 +92,7 @@ async fn run_one(
         data_dir: data_dir.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string(),
         tls_dir: certificates.map(|certificates| certificates.of_node(1)),
+        auth_dir: certificates.map(Certificates::auth_dir),
         insecure: if args.secure { Insecure::No } else { Insecure::Loopback },
         ..Config::default()
     };
@@ -117,6 +118,7 @@ async fn run_several(
             address: address.clone(),
             join: if number == 1 { Vec::new() } else { others.collect() },
             tls_dir: certificates.map(|certificates| certificates.of_node(number)),
+            auth_dir: certificates.map(Certificates::auth_dir),
             log_filter: args.log_filter.as_deref().unwrap_or(NODES_LOG_FILTER).to_owned(),
         }
     };

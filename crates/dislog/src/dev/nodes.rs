@@ -50,6 +50,8 @@ pub(super) struct Spec {
     pub(super) log_filter: String,
     /// Its certificates, unless it does without.
     pub(super) tls_dir: Option<PathBuf>,
+    /// Where its rules are, if it has any.
+    pub(super) auth_dir: Option<PathBuf>,
 }
 
 /// See the module.
@@ -144,7 +146,7 @@ impl Nodes {
 /// Everybody is there, as somebody sees it who knows who leads.
 async fn is_complete(nodes: &[Node], tls: Option<&ClientTls>) -> bool {
     for node in nodes {
-        let client = NodeClient::new(&node.spec.address, ANSWER_MAX, tls.cloned());
+        let client = NodeClient::new(&node.spec.address, ANSWER_MAX, tls.cloned(), None);
         let Ok(client) = client else { return false };
         let Ok(cluster) = client.describe_cluster().await else { return false };
         let is_there = |address: &String| {
@@ -239,6 +241,9 @@ impl Process {
             Some(dir) => command.arg("--tls-dir").arg(dir),
             None => command.arg("--insecure"),
         };
+        if let Some(dir) = &spec.auth_dir {
+            command.arg("--auth-dir").arg(dir);
+        }
         if !spec.join.is_empty() {
             command.args(["--join", &spec.join.join(",")]);
         }

@@ -1,21 +1,29 @@
 //! What a secured local cluster needs, made on the way: an authority, a certificate for each node,
-//! and one for the commands of whoever tries it.
+//! one for the commands of whoever tries it, and rules that let these commands do everything.
 //!
 //! The authority stays with the data, so that certificates which were given to other programs stay
 //! of use; the rest is made anew at each start.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use dislog_client::{ClientTls, Files};
 
 use crate::cert::{Authority, DAYS, Wanted, absolute};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// What the authority calls the cluster.
 const CLUSTER: &str = "dev";
 
 /// Who the commands are.
 const CLIENT: &str = "dev";
+
+/// What may be done at first.
+const RULES: &str = "\
+# Who may do what: subject, topic or pattern, action (produce, consume, admin, *), perhaps deny.
+# It is read again when it changes. See docs/access-control.md.
+p, dev, *, *
+";
 
 /// For how long the authority is valid.
 const AUTHORITY_DAYS: u32 = 3_650;
@@ -40,7 +48,25 @@ impl Certificates {
         }
         let wanted = Wanted::client(CLIENT)?;
         authority.issue(&wanted, DAYS, None)?.write(&certificates.of_client(), true)?;
+        certificates.make_rules()?;
         Ok(certificates)
+    }
+
+    /// The commands may do everything, nobody else anything: to be changed by whoever tries it.
+    fn make_rules(&self) -> Result<(), Failure> {
+        let policy = self.auth_dir().join("policy.csv");
+        if policy.exists() {
+            return Ok(());
+        }
+        let written = fs::create_dir_all(self.auth_dir()).and_then(|()| fs::write(&policy, RULES));
+        written.map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot write {}: {error}", policy.display()))
+        })
+    }
+
+    /// Where the rules of all nodes are.
+    pub(super) fn auth_dir(&self) -> PathBuf {
+        self.dir.join("auth")
     }
 
     /// What a node is given.

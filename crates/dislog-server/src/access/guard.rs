@@ -1,0 +1,84 @@
+//! What ends a stream when the right to it is withdrawn.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::sync::watch::Receiver;
+use tokio::time::sleep;
+
+use super::{Action, Asking};
+use crate::append::now_ms;
+use crate::status::Failure;
+
+/// Watches over one right of one who asks. Without access control it costs nothing.
+pub(crate) struct Guard(Option<Box<Watching>>);
+
+struct Watching {
+    asking: Asking,
+    action: Action,
+    object: String,
+    changes: Receiver<u64>,
+    /// When the proof of who asks ends, Unix milliseconds.
+    ends_ms: Option<i64>,
+}
+
+impl Guard {
+    /// Everything is permitted.
+    pub(crate) fn none() -> Guard {
+        Guard(None)
+    }
+
+    pub(super) fn new(
+        asking: Asking,
+        action: Action,
+        topic: &str,
+        changes: Receiver<u64>,
+        ends_ms: Option<i64>,
+    ) -> Guard {
+        let object = topic.to_owned();
+        Guard(Some(Box::new(Watching { asking, action, object, changes, ends_ms })))
+    }
+
+    /// Refuses what is not permitted any more. Costs next to nothing while nothing changes.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        let Some(watching) = &mut self.0 else { return Ok(()) };
+        // Without a sender the node is gone.
+        let has_changed = watching.changes.has_changed().unwrap_or(false);
+        let has_ended = watching.ends_ms.is_some_and(|ends_ms| now_ms() >= ends_ms);
+        if !has_changed && !has_ended {
+            return Ok(());
+        }
+        watching.changes.mark_unchanged();
+        watching.still()
+    }
+
+    /// Returns why it is not permitted any more, once that is so. Safe to cancel.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        let Some(watching) = &mut self.0 else { return pending().await };
+        loop {
+            let ends = async {
+                match watching.ends_ms {
+                    None => pending().await,
+                    Some(ends_ms) => {
+                        let left_ms = u64::try_from(ends_ms - now_ms()).unwrap_or(0);
+                        sleep(Duration::from_millis(left_ms.saturating_add(1))).await;
+                    }
+                }
+            };
+            tokio::select! {
+                // Without a sender the node is gone, and what it does ends otherwise.
+                changed = watching.changes.changed() => if changed.is_err() { pending().await },
+                () = ends => {}
+            }
+            if let Err(failure) = watching.still() {
+                return failure;
+            }
+        }
+    }
+}
+
+impl Watching {
+    fn still(&self) -> Result<(), Failure> {
+        self.asking.still(self.action, &self.object)
+    }
+}

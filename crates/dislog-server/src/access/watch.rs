@@ -1,0 +1,196 @@
+//! The directory of the rules, watched: new files count as soon as they are whole.
+//!
+//! The directory is watched and not the files: editors and tools replace files, and Kubernetes
+//! replaces a symbolic link beside them. What cannot be used changes nothing, and is said.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::rules::{Files, Rules};
+
+/// Files that belong together are written one after the other: they are read when nothing has
+/// changed for so long, ...
+const QUIET: Duration = Duration::from_millis(100);
+
+/// ... or something changes all the time.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+
+/// The rules of a directory, those of the moment.
+pub(super) struct Watched {
+    shared: Arc<Shared>,
+    /// Ends the thread when it is dropped.
+    _watcher: RecommendedWatcher,
+}
+
+struct Shared {
+    dir: PathBuf,
+    current: Mutex<(Files, Arc<Rules>)>,
+    /// What is in the directory cannot be used, so that older rules are.
+    is_stale: AtomicBool,
+    changed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Watched {
+    /// Reads the rules, and again whenever they change; `changed` is told then.
+    pub(super) fn start(
+        dir: &Path,
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Watched, String> {
+        // Watched before it is read, so that no change is missed.
+        let (sender, events) = sync_channel(1);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<_>| {
+            let is_change = |event: &notify::Event| !matches!(event.kind, EventKind::Access(_));
+            // An error may stand for a change that was missed. A full channel knows already.
+            if event.as_ref().map_or(true, is_change) {
+                let _ = sender.try_send(());
+            }
+        })
+        .map_err(|error| format!("it cannot be watched: {error}"))?;
+        let watching = watcher.watch(dir, RecursiveMode::NonRecursive);
+        watching.map_err(|error| format!("it cannot be watched: {error}"))?;
+        let files = Files::read(dir)?;
+        let rules = Arc::new(Rules::new(&files)?);
+        tracing::info!(rules = rules.count(), policy = rules.digest, "access is by rules");
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            current: Mutex::new((files, rules)),
+            is_stale: AtomicBool::new(false),
+            changed: Box::new(changed),
+        });
+        let reading = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("rules".to_owned());
+        thread
+            .spawn(move || read_when_told(&reading, &events))
+            .map_err(|error| format!("it cannot be watched: {error}"))?;
+        Ok(Watched { shared, _watcher: watcher })
+    }
+
+    /// The rules of the moment.
+    pub(super) fn current(&self) -> Arc<Rules> {
+        Arc::clone(&self.shared.lock().1)
+    }
+
+    /// Whether what is in the directory cannot be used, so that older rules are.
+    pub(super) fn is_stale(&self) -> bool {
+        self.shared.is_stale.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Files, Arc<Rules>)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_again(&self) -> Result<(), String> {
+        let files = Files::read(&self.dir)?;
+        if self.lock().0 == files {
+            return Ok(());
+        }
+        let rules = Arc::new(Rules::new(&files)?);
+        let before = std::mem::replace(&mut *self.lock(), (files, Arc::clone(&rules))).1;
+        tracing::info!(rules = rules.count(), policy = rules.digest, "new rules are in use");
+        if before.audit != rules.audit {
+            tracing::warn!("auth.toml has another audit: that takes a restart of the node");
+        }
+        (self.changed)();
+        Ok(())
+    }
+}
+
+/// Ends with the watcher.
+fn read_when_told(shared: &Shared, events: &Receiver<()>) {
+    while events.recv().is_ok() {
+        let until = Instant::now() + QUIET_MAX;
+        loop {
+            match events.recv_timeout(QUIET) {
+                Ok(()) if Instant::now() < until => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        let read = shared.read_again();
+        shared.is_stale.store(read.is_err(), Ordering::Relaxed);
+        if let Err(error) = read {
+            let dir = shared.dir.display();
+            tracing::error!(%dir, error, "new rules cannot be used: the old ones stay in use");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::access::Action;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "it does not happen");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn new_rules_count_and_bad_ones_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy.csv");
+        fs::write(&policy, "p, a, t, produce\n").unwrap();
+        let (told, changes) = mpsc::channel();
+        let watched = Watched::start(dir.path(), move || told.send(()).unwrap()).unwrap();
+        let may = |action| watched.current().allow("a", action, "t");
+        assert!(may(Action::Produce) && !may(Action::Consume));
+
+        fs::write(&policy, "p, a, t, consume\n").unwrap();
+        changes.recv_timeout(PATIENCE).unwrap();
+        assert!(!may(Action::Produce) && may(Action::Consume) && !watched.is_stale());
+
+        fs::write(&policy, "p, a, t, everything\n").unwrap();
+        until(|| watched.is_stale());
+        assert!(may(Action::Consume));
+        fs::remove_file(&policy).unwrap();
+        fs::write(&policy, "p, a, t, *\n").unwrap();
+        changes.recv_timeout(PATIENCE).unwrap();
+        until(|| !watched.is_stale());
+        assert!(may(Action::Produce));
+    }
+
+    #[test]
+    fn a_link_that_is_exchanged_is_a_change() {
+        // As Kubernetes does with what it mounts.
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (version, action) in [("..1", "produce"), ("..2", "consume")] {
+            fs::create_dir(at(version)).unwrap();
+            let policy = at(version).join("policy.csv");
+            fs::write(policy, format!("p, a, t, {action}\n")).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/policy.csv", at("policy.csv")).unwrap();
+        let (told, changes) = mpsc::channel();
+        let watched = Watched::start(dir.path(), move || told.send(()).unwrap()).unwrap();
+        assert!(watched.current().allow("a", Action::Produce, "t"));
+        symlink("..2", at("..tmp")).unwrap();
+        fs::rename(at("..tmp"), at("..data")).unwrap();
+        changes.recv_timeout(PATIENCE).unwrap();
+        assert!(watched.current().allow("a", Action::Consume, "t"));
+        assert!(!watched.current().allow("a", Action::Produce, "t"));
+    }
+
+    #[test]
+    fn without_a_policy_there_are_no_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Watched::start(dir.path(), || {}).err().unwrap();
+        assert!(error.contains("policy.csv is not there"), "{error}");
+    }
+}
