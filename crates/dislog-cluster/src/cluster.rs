@@ -177,15 +177,20 @@ impl Cluster {
             }
         };
         let state = node.metadata.state();
-        let info = |known: &crate::metadata::state::Node| NodeInfo {
-            node_id: known.told.node_id,
-            address: known.told.address.clone(),
-            name: known.told.name.clone(),
-            rack: known.told.rack.clone(),
-            draining: known.standing == Standing::Draining,
-            alive: node.sees(known.told.node_id),
-            votes: voters.contains(&known.told.metadata_replica),
-            leads: leader == Some(known.told.metadata_replica),
+        let info = |known: &crate::metadata::state::Node| {
+            // What a restart changed about this node is known here before it is registered.
+            let is_this = known.told.node_id == node.node_id;
+            let told = if is_this { &node.told } else { &known.told };
+            NodeInfo {
+                node_id: told.node_id,
+                address: told.address.clone(),
+                name: told.name.clone(),
+                rack: told.rack.clone(),
+                draining: known.standing == Standing::Draining,
+                alive: node.sees(told.node_id),
+                votes: voters.contains(&told.metadata_replica),
+                leads: leader == Some(told.metadata_replica),
+            }
         };
         state.nodes().map(info).collect()
     }
