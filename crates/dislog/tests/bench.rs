@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use serde_json::Value;
 
@@ -30,10 +31,10 @@ fn short(dir: &Path, args: &[&str]) -> Value {
 
 #[test]
 fn every_measurement_verifies_and_reports_its_shares() {
-    let dir = tempfile::tempdir().unwrap();
-    for args in [
+    let measurements = [
         &["produce"][..],
         &["produce", "--clients", "8"],
+        &["produce", "--clients", "8", "--shared"],
         &["produce", "--rate", "200"],
         &["produce", "--unary", "--clients", "70"],
         &["produce", "--unary", "--rate", "200"],
@@ -43,11 +44,16 @@ fn every_measurement_verifies_and_reports_its_shares() {
         &["consume", "--bytes", "1MiB"],
         &["e2e", "--rate", "200"],
         &["e2e", "--flood", "--record-bytes", "100"],
-    ] {
+    ];
+    let measure = |args: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
         let report = short(dir.path(), args);
         assert!(report["records_per_second"].as_f64().unwrap() > 0.0, "{args:?}: {report}");
         assert!(report["verified_records"].as_u64().unwrap() > 0, "{args:?}: {report}");
         assert!(report["shares"][0]["share"].as_f64().unwrap() > 0.0, "{args:?}: {report}");
+    };
+    for some in measurements.chunks(4) {
+        thread::scope(|scope| some.iter().for_each(|args| drop(scope.spawn(|| measure(args)))));
     }
 }
 
