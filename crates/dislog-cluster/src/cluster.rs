@@ -151,7 +151,7 @@ impl Cluster {
             return;
         }
         for message in messages {
-            node.routes.set_node(message.from, node_id);
+            node.routes.learn(&message, node_id);
             // Without a driver the node is closing.
             let _ = node.port.send(Input::Message(message));
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Network, Peer, PeerFrame};
 use crate::raft::pulse::Pulse;
-use crate::raft::transport::{PeerMessage, Transport};
+use crate::raft::transport::{PeerMessage, PeerMessageKind, Transport};
 
 /// Bytes of messages in one frame before it is sent off; a frame has at least one message.
 const FRAME_BYTES_MAX: usize = 4 << 20;
@@ -42,7 +42,16 @@ impl Routes {
         self.table().cluster_id = cluster_id;
     }
 
-    /// A replica is on a node.
+    /// A node sent this message, and so has the replica that it is from, unless something else is
+    /// known. Not if it may have come by way of another replica: a follower that is asked for a
+    /// read passes the question on to its leader as it came.
+    pub(crate) fn learn(&self, message: &PeerMessage, node_id: u64) {
+        if message.kind() != PeerMessageKind::ReadIndex {
+            self.table().nodes.entry(message.from).or_insert(node_id);
+        }
+    }
+
+    /// A replica is on a node, says the metadata.
     pub(crate) fn set_node(&self, replica: u64, node_id: u64) {
         self.table().nodes.insert(replica, node_id);
     }
@@ -142,5 +151,39 @@ impl Transport for Mailbags {
             let frame = PeerFrame { messages, pulse, ..self.routes.frame() };
             self.routes.send(node_id, frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    impl Network for Nowhere {
+        fn send(&self, _peer: &Peer, _frame: PeerFrame) {}
+    }
+
+    fn from(replica: u64, kind: PeerMessageKind) -> PeerMessage {
+        PeerMessage { from: replica, kind: kind.into(), ..PeerMessage::default() }
+    }
+
+    #[test]
+    fn a_question_that_was_passed_on_does_not_say_where_its_replica_is() {
+        let routes = Routes::new(1, Arc::new(Nowhere));
+        routes.learn(&from(8, PeerMessageKind::ReadIndex), 2);
+        assert_eq!(routes.node_of(8), None);
+        routes.learn(&from(8, PeerMessageKind::AppendResponse), 3);
+        routes.learn(&from(8, PeerMessageKind::ReadIndex), 2);
+        assert_eq!(routes.node_of(8), Some(3));
+    }
+
+    #[test]
+    fn what_the_metadata_says_stands() {
+        let routes = Routes::new(1, Arc::new(Nowhere));
+        routes.learn(&from(8, PeerMessageKind::AppendResponse), 2);
+        routes.set_node(8, 3);
+        routes.learn(&from(8, PeerMessageKind::AppendResponse), 2);
+        assert_eq!(routes.node_of(8), Some(3));
     }
 }
