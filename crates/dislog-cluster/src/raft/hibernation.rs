@@ -80,7 +80,8 @@ impl Driver {
         let Some(group) = self.groups.get_mut(&number) else { return };
         let (pulses, transport) = (&mut self.pulses, &self.rim.transport);
         let nodes = group.others().into_iter().map(|replica| transport.node_of(replica));
-        let nodes: BTreeSet<u64> = nodes.flatten().collect();
+        // Whoever is on a node that is not known could not wake the group when that comes.
+        let Some(nodes) = nodes.collect::<Option<BTreeSet<u64>>>() else { return };
         let in_contact =
             |replica| transport.node_of(replica).is_some_and(|node| pulses.is_in_contact(node));
         let Some(position) = group.offer_rest(in_contact) else { return };

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::driver::{Driver, DriverConfig, Input};
 use super::input::{AppendReply, AppendRequest, LinearizeRequest};
+use super::membership::Target;
 use super::open::OpenGroup;
 use super::pulse::Pulse;
 use super::sync_threads::{Job, Tools, Workers};
@@ -160,6 +161,10 @@ impl World {
             let first = usize::try_from(group % 3).unwrap();
             let mut initial = NODES.to_vec();
             initial.rotate_left(first);
+            if !NODES.contains(&node) {
+                // It came later, and will be told who belongs to its groups.
+                initial.clear();
+            }
             let partition = u32::try_from(group).unwrap();
             let open = OpenGroup {
                 fs: Arc::new(fs.clone()),
@@ -399,6 +404,28 @@ fn a_node_that_comes_back_gets_what_was_appended_without_it() {
     for node in NODES {
         assert_eq!(world.ticking(node), 0, "node {node}");
     }
+}
+
+#[test]
+fn a_new_replica_that_was_away_when_its_group_came_to_rest_gets_everything() {
+    const NEW: u64 = 4;
+    let mut world = World::at_rest();
+    let leader = world.leader(9);
+    world.append(leader, 9);
+    let target = Target { voters: NODES.to_vec(), learners: vec![NEW], newest: NEW };
+    for node in world.nodes.values() {
+        node.inputs.send(Input::SetTarget(9, target.clone())).unwrap();
+    }
+    world.run_for(2 * LONG_MS);
+    assert_eq!(NODES.map(|node| world.ticking(node)), [0; 3]);
+    let learners = world.nodes[&leader].shared[&9].health().membership.learners.clone();
+    assert_eq!(learners, [NEW]);
+    // It does not know who belongs to its group, and so whom to speak to.
+    world.start(NEW, SimFs::new(NEW));
+    world.run_for(LONG_MS);
+    assert_eq!(world.nodes[&NEW].shared[&9].progress.borrow().committed_offset, 1);
+    assert_eq!(NODES.map(|node| world.ticking(node)), [0; 3]);
+    world.appended_everywhere(9);
 }
 
 #[test]

@@ -18,6 +18,11 @@
 //!   g sleeps
 //! ```
 //!
+//! Who shares a group may not know it: a replica on an empty disk learns from its leader who belongs
+//! to its group. So a node answers whoever pulses it, or the leader would take it to be gone, and
+//! rest without having told it anything. An answer says that it is one, and is not answered: two
+//! nodes that share nothing fall silent.
+//!
 //! Every pulse is complete as to what its receiver needs, so any of them may be lost, doubled or
 //! late: what was lost is said again, and what is late is told by its sender's clock.
 //!
@@ -40,6 +45,10 @@ pub(super) const CONTACT_MS: u64 = 1_200;
 
 /// Groups in one list. Those beyond do not rest.
 const LISTED_MAX: usize = 64 << 10;
+
+/// Nodes that are answered and share no group with this one as far as it knows. Those beyond do not
+/// hear that they are heard.
+const GUESTS_MAX: usize = 1_024;
 
 /// Bytes of a group in a list: its number, its term, its last entry.
 const LISTED_BYTES: usize = 24;
@@ -71,6 +80,9 @@ pub(crate) struct Pulse {
     /// The groups of that list that do not rest here: their numbers, little-endian.
     #[prost(bytes = "bytes", tag = "8")]
     refused: Bytes,
+    /// The sender knows of no group that it shares with the receiver: it only says that it hears.
+    #[prost(bool, tag = "9")]
+    is_answer: bool,
 }
 
 /// Where a group was when it came to rest.
@@ -119,8 +131,13 @@ pub(super) struct Pulses {
 
 /// - `agreed <= version`.
 /// - A group is in `refused` only if it is in `theirs`.
+/// - A guest, which is not in `is_known`, is one for as long as it speaks of its own accord.
 #[derive(Default)]
 struct Peer {
+    /// It shares a group with this node, as far as this node knows.
+    is_known: bool,
+    /// When it last sent what was no answer, by this node's clock.
+    spoke_ms: Option<u64>,
     /// Groups led here that rest with it, each with the first version that had it so.
     listed: BTreeMap<u64, (Position, u64)>,
     version: u64,
@@ -158,25 +175,29 @@ impl Pulses {
 
     /// These are the other nodes now; returns those that are none any more.
     pub(super) fn set_peers(&mut self, nodes: &BTreeSet<u64>, now_ms: u64) -> Vec<Lost> {
-        let gone: Vec<u64> =
-            self.peers.keys().copied().filter(|node| !nodes.contains(node)).collect();
-        let lost = gone.into_iter().filter_map(|node| {
-            let peer = self.peers.remove(&node)?;
-            Some(Lost { node, covered: peer.covered().collect(), listed: peer.listed() })
-        });
-        let lost = lost.collect();
+        let is_gone = |(node, peer): &(&u64, &Peer)| peer.is_known && !nodes.contains(*node);
+        let gone: Vec<u64> = self.peers.iter().filter(is_gone).map(|(node, _)| *node).collect();
+        let lost = gone.into_iter().filter_map(|node| self.drop_peer(node)).collect();
         for node in nodes {
-            if !self.peers.contains_key(node) {
-                self.version += 1;
-                let version = self.version;
-                self.peers.insert(*node, Peer { version, ..Peer::default() });
-                self.next_ms = Some(now_ms);
-            }
+            self.meet(*node, now_ms).is_known = true;
         }
+        lost
+    }
+
+    fn meet(&mut self, node: u64, now_ms: u64) -> &mut Peer {
+        self.peers.entry(node).or_insert_with(|| {
+            self.version += 1;
+            self.next_ms = Some(now_ms);
+            Peer { version: self.version, ..Peer::default() }
+        })
+    }
+
+    fn drop_peer(&mut self, node: u64) -> Option<Lost> {
+        let peer = self.peers.remove(&node)?;
         if self.peers.is_empty() {
             self.next_ms = None;
         }
-        lost
+        Some(Lost { node, covered: peer.covered().collect(), listed: peer.listed() })
     }
 
     /// There may be other peers: they are looked for when pulses are due, or would be.
@@ -249,7 +270,10 @@ impl Pulses {
 
     /// Nodes of which too long nothing was heard.
     pub(super) fn lost(&mut self, now_ms: u64) -> Vec<Lost> {
-        let mut lost = Vec::new();
+        let is_over = |(_, peer): &(&u64, &Peer)| peer.is_over(now_ms);
+        let over: Vec<u64> = self.peers.iter().filter(is_over).map(|(node, _)| *node).collect();
+        let mut lost: Vec<Lost> =
+            over.into_iter().filter_map(|node| self.drop_peer(node)).collect();
         for (&node, peer) in &mut self.peers {
             let (mut covered, mut listed) = (Vec::new(), Vec::new());
             let at_ms = peer.heard.as_ref().and_then(|heard| heard.at_ms);
@@ -280,11 +304,16 @@ impl Pulses {
 
     /// Takes in what a node said; none if that is out of date, or nonsense.
     pub(super) fn receive(&mut self, node: u64, pulse: &Pulse, now_ms: u64) -> Option<News> {
-        let peer = self.peers.get_mut(&node)?;
         let list = match &pulse.list {
             None => None,
             Some(bytes) => Some(decode(bytes)?),
         };
+        let is_new = !self.peers.contains_key(&node);
+        if is_new && (pulse.is_answer || self.guests() >= GUESTS_MAX) {
+            return None;
+        }
+        let own_session = self.session;
+        let peer = self.meet(node, now_ms);
         let mut news = News::default();
         let again = peer.heard.as_ref().is_some_and(|heard| heard.session == pulse.session);
         match &peer.heard {
@@ -297,20 +326,33 @@ impl Pulses {
             }
             _ => {}
         }
+        if !pulse.is_answer {
+            peer.spoke_ms = Some(now_ms);
+        }
         let version = peer.heard.as_ref().map_or(0, |heard| heard.version);
         let (session, sent_ms) = (pulse.session, pulse.sent_ms);
         peer.heard = Some(Heard { session, sent_ms, at_ms: Some(now_ms), version });
         if let Some(list) = list.filter(|_| pulse.version > version) {
             peer.take_list(list, pulse.version, &mut news);
         }
-        if pulse.heard_session == self.session {
+        if pulse.heard_session == own_session {
             peer.take_answer(pulse, now_ms, &mut news);
         }
         Some(news)
     }
+
+    fn guests(&self) -> usize {
+        self.peers.values().filter(|peer| !peer.is_known).count()
+    }
 }
 
 impl Peer {
+    /// A guest that has nothing more to say.
+    fn is_over(&self, now_ms: u64) -> bool {
+        let is_silent = self.spoke_ms.is_none_or(|spoke_ms| now_ms >= spoke_ms + SILENCE_MS);
+        !self.is_known && is_silent
+    }
+
     fn covered(&self) -> impl Iterator<Item = u64> + '_ {
         self.theirs.keys().copied().filter(|group| !self.refused.contains(group))
     }
@@ -365,6 +407,7 @@ impl Peer {
             heard_ms: heard.map_or(0, |heard| heard.sent_ms),
             held_version: heard.map_or(0, |heard| heard.version),
             refused: refused.collect(),
+            is_answer: !self.is_known,
         }
     }
 }

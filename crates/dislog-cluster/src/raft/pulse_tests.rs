@@ -152,5 +152,63 @@ fn late_pulses_and_nonsense_change_nothing() {
     let odd = Pulse { refused, heard_ms: u64::MAX, held_version: u64::MAX, ..pulse(&mut b, 6_000) };
     a.receive(B, &odd, 6_000);
     assert!(a.peers[&B].agreed <= a.peers[&B].version);
-    assert_eq!(a.receive(99, &odd, 6_000), None, "nobody knows it");
+}
+
+#[test]
+fn a_node_is_answered_as_long_as_it_speaks_also_by_one_that_does_not_know_it() {
+    let (mut a, mut b) = (Pulses::new(10), Pulses::new(20));
+    a.set_peers(&BTreeSet::from([B]), 0);
+    let of_a = pulse(&mut a, 0);
+    assert!(b.receive(A, &of_a, 0).is_some());
+    let of_b = pulse(&mut b, 0);
+    assert!(a.receive(B, &of_b, 0).unwrap().came && a.is_in_contact(B));
+    for now_ms in (200..5_000).step_by(200) {
+        exchange(&mut a, &mut b, now_ms);
+        b.set_peers(&BTreeSet::new(), now_ms);
+        assert!(a.lost(now_ms).is_empty() && b.lost(now_ms).is_empty());
+        assert!(a.is_in_contact(B) && !b.is_alone());
+    }
+    // It is no peer of the other any more: an answer is not answered, and both fall silent.
+    a.set_peers(&BTreeSet::new(), 5_000);
+    let of_b = pulse(&mut b, 5_000);
+    assert_eq!(a.receive(B, &of_b, 5_000), None);
+    assert!(a.is_alone() && a.deadline_ms().is_none());
+    b.lost(4_800 + SILENCE_MS);
+    assert!(b.is_alone() && b.deadline_ms().is_none());
+}
+
+#[test]
+fn two_nodes_that_only_answer_fall_silent() {
+    let (mut a, mut b) = two();
+    // Each takes a last pulse of the other for a guest's.
+    let (of_a, of_b) = (pulse(&mut a, 400), pulse(&mut b, 400));
+    for (it, other, heard) in [(&mut a, B, of_b), (&mut b, A, of_a)] {
+        it.set_peers(&BTreeSet::new(), 400);
+        assert!(it.receive(other, &heard, 400).is_some());
+    }
+    for now_ms in (400..400 + SILENCE_MS).step_by(200) {
+        exchange(&mut a, &mut b, now_ms);
+    }
+    for it in [&mut a, &mut b] {
+        it.lost(400 + SILENCE_MS);
+        assert!(it.is_alone() && it.deadline_ms().is_none());
+    }
+}
+
+#[test]
+fn guests_are_limited() {
+    let (mut a, _) = two();
+    let said = |session| pulse(&mut stranger(session), 400);
+    for node in 0..GUESTS_MAX as u64 {
+        assert!(a.receive(100 + node, &said(node), 400).is_some());
+    }
+    assert_eq!(a.receive(99, &said(1), 400), None);
+    a.lost(400 + SILENCE_MS);
+    assert!(a.receive(99, &said(1), 400 + SILENCE_MS).is_some());
+}
+
+fn stranger(session: u64) -> Pulses {
+    let mut stranger = Pulses::new(session);
+    stranger.set_peers(&BTreeSet::from([A]), 400);
+    stranger
 }
