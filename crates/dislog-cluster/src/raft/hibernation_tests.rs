@@ -162,8 +162,8 @@ impl World {
             let mut initial = NODES.to_vec();
             initial.rotate_left(first);
             if !NODES.contains(&node) {
-                // It came later, and will be told who belongs to its groups.
-                initial.clear();
+                // It came later, and only knows one of those that there were at first.
+                initial = vec![initial[1]];
             }
             let partition = u32::try_from(group).unwrap();
             let open = OpenGroup {
