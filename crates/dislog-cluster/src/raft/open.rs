@@ -198,7 +198,7 @@ impl OpenGroup {
             vote,
             sequencer: None,
             waiters: Waiters::default(),
-            reads: Reads::default(),
+            reads: Reads::new(self.fs.random()),
             persist: Persist::default(),
             outbox: Default::default(),
             installing: None,

@@ -85,8 +85,12 @@ impl Waiters {
 const READ_TICKS_MAX: u64 = 20;
 
 /// Linearizable reads under way, by the number that stands for them in Raft.
+///
+/// The numbers begin anew with the process, and a leader may confirm what was asked before by the
+/// one before: so what stands for a read also names the session that asked.
 #[derive(Default)]
 pub(super) struct Reads {
+    session: u64,
     asked: VecDeque<Asked>,
     /// Confirmed, waiting until this raft_index is applied.
     confirmed: Vec<(u64, oneshot::Sender<Result<(), ReadError>>)>,
@@ -101,6 +105,11 @@ struct Asked {
 }
 
 impl Reads {
+    /// None, in a run that `session` stands for.
+    pub(super) fn new(session: u64) -> Reads {
+        Reads { session, ..Reads::default() }
+    }
+
     /// Takes on a read; returns the context that stands for it among those of all replicas.
     pub(super) fn push(
         &mut self,
@@ -110,7 +119,7 @@ impl Reads {
         self.next_number += 1;
         let number = self.next_number;
         self.asked.push_back(Asked { number, tick: self.ticks, reply });
-        [number.to_le_bytes(), replica.to_le_bytes()].concat()
+        [number, replica, self.session].map(u64::to_le_bytes).concat()
     }
 
     /// Some time passed.
@@ -127,6 +136,9 @@ impl Reads {
     /// `raft_index` is applied.
     pub(super) fn confirm(&mut self, context: &[u8], raft_index: u64) {
         let Some(number) = context.first_chunk().copied().map(u64::from_le_bytes) else { return };
+        if context.last_chunk() != Some(&self.session.to_le_bytes()) {
+            return;
+        }
         while self.asked.front().is_some_and(|asked| asked.number <= number) {
             let asked = self.asked.pop_front().expect("there is a first");
             self.confirmed.push((raft_index, asked.reply));
@@ -150,5 +162,29 @@ impl Reads {
         for reply in self.asked.drain(..).map(|asked| asked.reply).chain(confirmed) {
             let _ = reply.send(Err(ReadError::NoLeader(id.clone())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_not_confirmed_by_an_answer_to_the_process_before() {
+        let ask = |reads: &mut Reads| {
+            let (reply, answer) = oneshot::channel();
+            (reads.push(2, reply), answer)
+        };
+        let (mut before, mut after) = (Reads::new(70), Reads::new(71));
+        let (late, _) = ask(&mut before);
+        let (context, mut answer) = ask(&mut after);
+        after.confirm(&late, 280);
+        after.complete(280);
+        assert!(answer.try_recv().is_err(), "a later entry was committed since");
+        after.confirm(&context, 328);
+        after.complete(327);
+        assert!(answer.try_recv().is_err());
+        after.complete(328);
+        assert_eq!(answer.try_recv(), Ok(Ok(())));
     }
 }
