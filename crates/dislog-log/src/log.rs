@@ -141,6 +141,14 @@ enum OnFull {
     Drop,
 }
 
+/// How far a flush goes.
+#[derive(Clone, Copy)]
+struct Target {
+    raft_index: u64,
+    /// Frames of later terms stay staged.
+    term_max: u64,
+}
+
 /// What readers see.
 ///
 /// - `views` are in order and meet; the last is the active segment's, as far as it is durable.
@@ -220,18 +228,28 @@ impl Log {
     /// # Errors
     /// `DiskFull` leaves the frames staged; anything else ends the log's writes for good.
     pub fn flush(&self) -> Result<u64, LogError> {
-        let target = self.state().bounds.last_raft_index;
+        self.flush_terms(u64::MAX)
+    }
+
+    /// As `flush`, but leaves frames of terms after `term_max` staged, also those that come while
+    /// it runs: they must not be on disk before it is there that their term was entered.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn flush_terms(&self, term_max: u64) -> Result<u64, LogError> {
+        let target = Target { raft_index: self.state().end_of_terms(term_max), term_max };
         self.flush_to(self.writer(), target, OnFull::Keep)
     }
 
     /// Writes what is staged while a sync runs, so that the next one finds it written. Does not
-    /// wait for the sync, or for anybody who writes: what it leaves, the next `flush` does.
+    /// wait for the sync, or for anybody who writes: what it leaves, the next `flush` does. Frames
+    /// of any term: not for who has frames staged that wait for their term to be on disk.
     pub fn write_ahead(&self) {
         if let Ok(mut writer) = self.0.writer.try_lock()
             && let Some(writer) = &mut *writer
         {
             // A failure that lasts is found again, and told, by the flush.
-            let _ = self.write(writer, false);
+            let _ = self.write(writer, u64::MAX, false);
         }
     }
 
@@ -246,14 +264,15 @@ impl Log {
                 return Ok(());
             }
         }
-        let target = self.state().bounds.last_raft_index;
+        let raft_index = self.state().bounds.last_raft_index;
+        let target = Target { raft_index, term_max: u64::MAX };
         self.flush_to(writer, target, OnFull::Drop).map(drop)
     }
 
     fn flush_to<'a>(
         &'a self,
         mut writer: MutexGuard<'a, Option<Writer>>,
-        target: u64,
+        target: Target,
         on_full: OnFull,
     ) -> Result<u64, LogError> {
         loop {
@@ -262,7 +281,7 @@ impl Log {
             }
             let active =
                 writer.as_mut().expect("only a damaged log has none, and it takes no frames");
-            if let Err(error) = self.write(active, true) {
+            if let Err(error) = self.write(active, target.term_max, true) {
                 if let (LogError::DiskFull { .. }, OnFull::Drop) = (&error, on_full) {
                     self.drop_unwritten(active);
                 }
@@ -285,11 +304,12 @@ impl Log {
         }
     }
 
-    /// The last durable frame, if that is `target` or as far as there are frames.
-    fn reached(&self, target: u64) -> Result<Option<u64>, LogError> {
-        let bounds = self.state().writable()?;
-        let durable = bounds.durable_raft_index;
-        Ok(Some(durable).filter(|&durable| durable >= target.min(bounds.last_raft_index)))
+    /// The last durable frame, if that is `target` or as far as there are such frames.
+    fn reached(&self, target: Target) -> Result<Option<u64>, LogError> {
+        let state = self.state();
+        let durable = state.writable()?.durable_raft_index;
+        let end = target.raft_index.min(state.end_of_terms(target.term_max));
+        Ok(Some(durable).filter(|&durable| durable >= end))
     }
 
     /// Drops the staged frames that found no room.
@@ -301,14 +321,15 @@ impl Log {
         }
     }
 
-    /// Writes what is staged and not yet written, in as many segments as it needs if `may_roll`.
-    fn write(&self, writer: &mut Writer, may_roll: bool) -> Result<(), LogError> {
+    /// Writes what is staged and not yet written, up to a term, in as many segments as it needs if
+    /// `may_roll`.
+    fn write(&self, writer: &mut Writer, term_max: u64, may_roll: bool) -> Result<(), LogError> {
         let segment_bytes = self.segment_bytes();
         let written = writer.extent.end_raft_index - 1;
         let frames = {
             let state = self.state();
             state.writable()?;
-            state.tail.after(written, FLUSH_BYTES_MAX)
+            state.tail.after(written, term_max, FLUSH_BYTES_MAX)
         };
         let mut rest = &frames[..];
         loop {
@@ -623,6 +644,17 @@ impl State {
     /// The bounds, if the log takes writes.
     fn writable(&self) -> Result<Bounds, LogError> {
         self.fault.clone().map_or(Ok(self.bounds), Err)
+    }
+
+    /// The last frame of a term up to `term_max`; or the last durable one, if that is later.
+    fn end_of_terms(&self, term_max: u64) -> u64 {
+        let Bounds { last_term, last_raft_index, durable_raft_index, .. } = self.bounds;
+        if last_term <= term_max {
+            return last_raft_index;
+        }
+        self.tail
+            .end_of_terms(term_max)
+            .map_or(durable_raft_index, |end| end.max(durable_raft_index))
     }
 
     fn push(&mut self, frame: Frame) {

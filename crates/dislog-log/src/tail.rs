@@ -63,10 +63,18 @@ impl Tail {
         self.frames.get(usize::try_from(number).ok()?)
     }
 
-    /// The frames behind `raft_index`, about `bytes_max` of them but at least one.
-    pub(crate) fn after(&self, raft_index: u64, bytes_max: usize) -> Vec<Frame> {
+    /// The raft index of the last frame of a term up to `term_max`, or that before the first frame.
+    pub(crate) fn end_of_terms(&self, term_max: u64) -> Option<u64> {
+        let count = self.frames.partition_point(|frame| frame.term <= term_max);
+        Some(self.first_raft_index()? + count as u64 - 1)
+    }
+
+    /// The frames behind `raft_index` of terms up to `term_max`, about `bytes_max` of them but at
+    /// least one.
+    pub(crate) fn after(&self, raft_index: u64, term_max: u64, bytes_max: usize) -> Vec<Frame> {
         let start = self.frames.partition_point(|frame| frame.raft_index <= raft_index);
-        within(self.frames.range(start..), bytes_max)
+        let frames = self.frames.range(start..).take_while(|frame| frame.term <= term_max);
+        within(frames, bytes_max)
     }
 
     /// Frames from `from` up to, not including, `to`; `None` if the first is not here.

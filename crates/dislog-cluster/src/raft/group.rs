@@ -635,9 +635,10 @@ impl Group {
     fn begin_sync(&mut self, rim: &mut Rim) {
         let Some(log) = &self.shared.log else { return };
         if let Some((bytes, beside)) = self.persist.begin(rim.now_ms) {
-            let (group, dir) = (self.number(), self.dir.clone());
-            rim.syncs.push(SyncJob { group, log: log.clone(), dir, beside, bytes });
-        } else if self.persist.waiting_bytes() >= WRITE_AHEAD_BYTES_MIN {
+            let (group, dir, term) = (self.number(), self.dir.clone(), self.vote.term);
+            rim.syncs.push(SyncJob { group, log: log.clone(), dir, beside, term, bytes });
+        } else if self.persist.waiting_bytes() >= WRITE_AHEAD_BYTES_MIN && !self.persist.has_vote()
+        {
             log.write_ahead();
         }
     }

@@ -147,6 +147,12 @@ impl Persist {
         in_flight.or(self.staged.members.as_ref()).is_some()
     }
 
+    /// A vote is on its way to the disk, before which no entry of its term may be there.
+    pub(super) fn has_vote(&self) -> bool {
+        let in_flight = self.in_flight.as_ref().and_then(|(_, staged)| staged.vote);
+        in_flight.or(self.staged.vote).is_some()
+    }
+
     /// There is room again, or may be: the next attempt is not put off any longer.
     pub(super) fn retry_now(&mut self) {
         if let Some(full) = &mut self.disk_full {

@@ -32,6 +32,9 @@ pub(crate) struct SyncJob {
     pub(super) dir: PathBuf,
     /// What to put there first.
     pub(super) beside: Beside,
+    /// The term that is on disk then. What was staged since in a later one waits for its vote: a
+    /// replica whose vote is older than its log cannot be started.
+    pub(super) term: u64,
     /// Bytes of the entries.
     pub(super) bytes: u64,
 }
@@ -219,7 +222,7 @@ impl Tools {
         // produce 7: write and sync everything staged; the vote first, if there is one.
         let result = guarded("sync", job.dir.clone(), || {
             self.write_beside(&job.dir, job.beside.vote, job.beside.members.as_ref())?;
-            job.log.flush().map(|_| ())
+            job.log.flush_terms(job.term).map(|_| ())
         });
         Synced { group: job.group, result }
     }
@@ -279,5 +282,51 @@ pub(super) fn file_error(path: PathBuf, error: &io::Error) -> LogError {
     match error.kind() {
         io::ErrorKind::StorageFull => LogError::DiskFull { path },
         _ => LogError::Stopped { operation: "write", path, message: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+    use dislog_log::fs::SimFs;
+    use dislog_log::{Config, Frame, Kind};
+
+    use super::*;
+
+    fn start_of_term(term: u64) -> Frame {
+        Frame {
+            kind: Kind::LeaderStart,
+            term,
+            raft_index: term,
+            base_offset: 0,
+            record_count: 0,
+            timestamp_ms: 0,
+            payload: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_staged_behind_a_sync_is_not_on_disk_before_its_vote() {
+        let (fs, dir) = (SimFs::new(1), Path::new("/"));
+        let (log, _) = Log::open(Arc::new(fs.clone()), dir, Config::default()).unwrap();
+        let tools = Tools { fs: Arc::new(fs.clone()), results: mpsc::channel().0 };
+        let job = |term| SyncJob {
+            group: 7,
+            log: log.clone(),
+            dir: dir.to_owned(),
+            beside: Beside { vote: Some(Vote { term, voted_for: 1 }), members: None },
+            term,
+            bytes: 0,
+        };
+        log.stage(vec![start_of_term(1)]).unwrap();
+        let first = job(1);
+        // The thread comes to it only now.
+        log.stage(vec![start_of_term(2)]).unwrap();
+        assert_eq!(tools.sync(&first).result, Ok(()));
+        assert_eq!((log.bounds().durable_raft_index, log.bounds().last_raft_index), (1, 2));
+        assert_eq!(tools.sync(&job(2)).result, Ok(()));
+        assert_eq!(log.bounds().durable_raft_index, 2);
     }
 }
