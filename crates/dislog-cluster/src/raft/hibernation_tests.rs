@@ -429,6 +429,24 @@ fn a_new_replica_that_was_away_when_its_group_came_to_rest_gets_everything() {
 }
 
 #[test]
+fn a_group_that_moves_to_other_nodes_altogether_comes_to_rest_there() {
+    let mut world = World::at_rest();
+    let target = Target { voters: vec![4, 5, 6], learners: Vec::new(), newest: 6 };
+    for node in &target.voters {
+        world.start(*node, SimFs::new(*node));
+    }
+    for node in world.nodes.values() {
+        node.inputs.send(Input::SetTarget(9, target.clone())).unwrap();
+    }
+    world.run_for(2 * LONG_MS);
+    let leader = world.leader(9);
+    assert!(target.voters.contains(&leader), "{leader}");
+    let membership = world.nodes[&leader].shared[&9].health().membership.clone();
+    assert_eq!(membership.replicas().collect::<BTreeSet<_>>(), [4, 5, 6].into());
+    assert!(world.nodes.values().all(|node| !node.driver.ticking.contains(&9)));
+}
+
+#[test]
 fn a_node_that_restarts_at_once_is_not_taken_for_the_one_before() {
     let mut world = World::at_rest();
     let fs = world.kill(2);

@@ -150,10 +150,14 @@ impl Group {
             self.propose_membership(Vec::new());
             return;
         }
-        let steps = self.steps(target, membership);
+        let mut steps = self.steps(target, membership);
         let me = self.node.raft.id;
-        let leaves = steps.iter().any(|s| s.kind() == StepKind::Remove && s.replica == me);
-        if leaves {
+        let is_mine = |step: &Step| step.kind() == StepKind::Remove && step.replica == me;
+        if !target.voters.iter().any(|replica| membership.voters.contains(replica)) {
+            // Nobody could be handed the leadership yet.
+            steps.retain(|step| !is_mine(step));
+        }
+        if steps.iter().any(is_mine) {
             self.hand_over_to(target.voters.clone());
         } else if steps.is_empty() {
             self.course.settled = is_reached(target, membership);
