@@ -172,8 +172,8 @@ impl Actor {
                 let Work::Tail(tail) = &mut self.work else { return Ok(RETRY_MS) };
                 oracle.tailed(&self.partition, tail, &result)?;
                 self.successes += u64::from(result.is_ok());
-                // A tail goes on at once, sometimes elsewhere; also where the log starts now, for it
-                // could be trimmed faster than a tail that waits comes after.
+                // A tail goes on at once, sometimes elsewhere; also where the log starts now, or
+                // it could be trimmed again before a tail that waits comes back.
                 let goes_on = matches!(result, Ok(_) | Err(ReadError::Trimmed { .. }));
                 if goes_on && !random.permille(100) {
                     return Ok(1);

@@ -18,10 +18,10 @@
 //!   g sleeps
 //! ```
 //!
-//! Who shares a group may not know it: a replica on an empty disk learns from its leader who belongs
-//! to its group. So a node answers whoever pulses it, or the leader would take it to be gone, and
-//! rest without having told it anything. An answer says that it is one, and is not answered: two
-//! nodes that share nothing fall silent.
+//! Who shares a group may not know it: a replica on an empty disk learns from its leader who
+//! belongs to its group. So a node answers whoever pulses it, or the leader would take it to be
+//! gone, and rest without having told it anything. An answer says that it is one, and is not
+//! answered: two nodes that share nothing fall silent.
 //!
 //! Every pulse is complete as to what its receiver needs, so any of them may be lost, doubled or
 //! late: what was lost is said again, and what is late is told by its sender's clock.
