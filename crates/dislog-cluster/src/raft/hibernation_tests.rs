@@ -163,7 +163,7 @@ impl World {
             initial.rotate_left(first);
             if !NODES.contains(&node) {
                 // It came later, and only knows one of those that there were at first.
-                initial = vec![initial[1]];
+                initial = vec![NODES[1]];
             }
             let partition = u32::try_from(group).unwrap();
             let open = OpenGroup {
@@ -411,6 +411,7 @@ fn a_new_replica_that_was_away_when_its_group_came_to_rest_gets_everything() {
     const NEW: u64 = 4;
     let mut world = World::at_rest();
     let leader = world.leader(9);
+    assert_ne!(leader, NODES[1], "the one that the new replica knows");
     world.append(leader, 9);
     let target = Target { voters: NODES.to_vec(), learners: vec![NEW], newest: NEW };
     for node in world.nodes.values() {
@@ -420,7 +421,7 @@ fn a_new_replica_that_was_away_when_its_group_came_to_rest_gets_everything() {
     assert_eq!(NODES.map(|node| world.ticking(node)), [0; 3]);
     let learners = world.nodes[&leader].shared[&9].health().membership.learners.clone();
     assert_eq!(learners, [NEW]);
-    // It does not know who belongs to its group, and so whom to speak to.
+    // It does not know that its leader belongs to its group, and so does not speak to it.
     world.start(NEW, SimFs::new(NEW));
     world.run_for(LONG_MS);
     assert_eq!(world.nodes[&NEW].shared[&9].progress.borrow().committed_offset, 1);
