@@ -68,7 +68,7 @@ pub struct NodeInfo {
     pub draining: bool,
     /// It is alive, as far as this node can see.
     pub alive: bool,
-    /// It votes on the metadata.
+    /// It votes on the metadata, or did and has not been let go yet.
     pub votes: bool,
     /// It leads the metadata.
     pub leads: bool,
@@ -173,7 +173,10 @@ impl Cluster {
             None => (Vec::new(), None),
             Some(log) => {
                 let health = log.shared.health();
-                (health.membership.voters.clone(), health.leader)
+                // Until others have taken their place, those that are to go are needed, too.
+                let membership = &health.membership;
+                let voters = [&membership.voters[..], &membership.voters_outgoing].concat();
+                (voters, health.leader)
             }
         };
         let state = node.metadata.state();

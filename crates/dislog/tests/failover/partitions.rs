@@ -155,7 +155,7 @@ async fn nodes_that_cannot_hear_each_other_agree_on_nothing_wrong() {
     let mut writer = Writer::start(&client);
     let mut tail = Tail::start(&client, ReadFrom::default());
     let mut probes = Probes::default();
-    let rounds = times("DISLOG_PARTITIONS", 1);
+    let rounds = times("DISLOG_CUTS", 1);
     let mut all = CUTS.map(|cut| (cut, Gaps::of(cut.name())));
     for _ in 0..rounds {
         for (cut, gaps) in &mut all {
