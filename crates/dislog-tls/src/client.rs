@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::ServerCertVerifier;
@@ -33,15 +35,34 @@ struct Loaded {
     config: Arc<ClientConfig>,
 }
 
+/// Certificate and key are two files: whoever reads them while they are replaced can see one of
+/// each. So files that do not fit together are read again, this often.
+const READS_MAX: u32 = 10;
+
+/// Between reading files that did not fit together and reading them again.
+const BETWEEN_READS: Duration = Duration::from_millis(50);
+
 impl ClientTls {
-    /// Reads and checks the files.
+    /// Reads and checks the files. Waits for up to half a second if they do not fit together: they
+    /// may be just being replaced.
     ///
     /// # Errors
     /// If they cannot be used.
     pub fn new(files: Files) -> Result<ClientTls, TlsError> {
-        let contents = files.read()?;
-        let config = config(&files, &contents)?;
-        let loaded = Arc::new(Mutex::new(Loaded { contents, config }));
+        let read = || {
+            let contents = files.read()?;
+            let config = config(&files, &contents)?;
+            Ok(Loaded { contents, config })
+        };
+        let mut loaded = read();
+        for _ in 1..READS_MAX {
+            if !matches!(loaded, Err(TlsError::Unusable { .. })) {
+                break;
+            }
+            thread::sleep(BETWEEN_READS);
+            loaded = read();
+        }
+        let loaded = Arc::new(Mutex::new(loaded?));
         Ok(ClientTls { files, loaded })
     }
 
