@@ -76,6 +76,13 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Resul
 
 fn run(root: &Path, command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
+    // What cargo says of xtask must not reach build scripts: that of ring would run again.
+    for (name, _) in std::env::vars_os() {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if of_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     let status = command
         .current_dir(root)
         .stdin(std::process::Stdio::null())
