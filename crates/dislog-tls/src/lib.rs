@@ -14,6 +14,7 @@
 //!
 //! Left out: making certificates (the `dislog` program does), and what a subject may do.
 
+mod changes;
 mod client;
 mod error;
 mod files;
@@ -27,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
 
+pub use changes::{Changes, Watching};
 pub use client::ClientTls;
 pub use error::{HandshakeError, TlsError, refusal_in};
 pub use files::Files;

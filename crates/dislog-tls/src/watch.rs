@@ -1,26 +1,15 @@
 //! Certificate files that change while a node runs.
 //!
-//! The directories are watched, not the files: tools replace files, and Kubernetes replaces a
-//! symbolic link beside them. (The directory itself must stay.) What is read counts only if all of
-//! it fits together, so that a certificate whose key has yet to be written waits for it.
+//! What is read counts only if all of it fits together, so that a certificate whose key has yet to
+//! be written waits for it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-
+use crate::changes::{Changes, Watching};
 use crate::files::Contents;
 use crate::{Files, NodeTls, TlsError};
-
-/// Files that belong together are written one after the other: they are read when nothing has
-/// changed for so long, ...
-const QUIET: Duration = Duration::from_millis(100);
-
-/// ... or something changes all the time.
-const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// A certificate that is valid for less than this is worth a warning when it is read.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
@@ -29,7 +18,7 @@ const EXPIRES_SOON_S: i64 = 14 * 86_400;
 pub struct Watched {
     shared: Arc<Shared>,
     /// Ends the thread when it is dropped.
-    _watcher: RecommendedWatcher,
+    _watching: Watching,
 }
 
 struct Shared {
@@ -44,21 +33,19 @@ impl Watched {
     /// If they cannot be used or watched.
     pub fn start(files: Files) -> Result<Watched, TlsError> {
         // Watched before they are read, so that no change is missed.
-        let (changed, changes) = sync_channel(1);
-        let watcher = watch(&files, move || {
-            // When it is full, it is known already.
-            let _ = changed.try_send(());
-        })?;
+        let not_watched = |path: &Path, problem| TlsError::Watch { path: path.to_owned(), problem };
+        let dirs = directories(&files);
+        let changes = Changes::of(&dirs)
+            .map_err(|(dir, problem)| not_watched(dir.unwrap_or(&files.authorities), problem))?;
         let contents = files.read()?;
         let first = Arc::new(NodeTls::new(&files, &contents)?);
         warn_of_expiry(&first);
         let shared = Arc::new(Shared { files, current: Mutex::new((contents, first)) });
         let reading = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("certificates".to_owned());
-        thread.spawn(move || read_when_told(&reading, &changes)).map_err(|source| {
-            TlsError::Watch { path: shared.files.authorities.clone(), problem: source.to_string() }
-        })?;
-        Ok(Watched { shared, _watcher: watcher })
+        let watching = changes
+            .each("certificates", move || reading.changed())
+            .map_err(|source| not_watched(&shared.files.authorities, source.to_string()))?;
+        Ok(Watched { shared, _watching: watching })
     }
 
     /// What to use for a connection that is made now.
@@ -86,20 +73,9 @@ impl Shared {
         *current() = (contents, Arc::clone(&new));
         Ok(Some(new))
     }
-}
 
-/// Ends with the watcher.
-fn read_when_told(shared: &Shared, changes: &Receiver<()>) {
-    while changes.recv().is_ok() {
-        let until = Instant::now() + QUIET_MAX;
-        loop {
-            match changes.recv_timeout(QUIET) {
-                Ok(()) if Instant::now() < until => {}
-                Ok(()) | Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-        match shared.read_again() {
+    fn changed(&self) {
+        match self.read_again() {
             Ok(Some(new)) => {
                 tracing::info!(node = %new.role, "new certificates are used for new connections");
                 warn_of_expiry(&new);
@@ -120,31 +96,6 @@ fn warn_of_expiry(tls: &NodeTls) {
         let hours = left_s / 3_600;
         tracing::warn!(node = %tls.role, hours, "this node's certificate expires soon: renew it");
     }
-}
-
-fn watch(
-    files: &Files,
-    changed: impl Fn() + Send + 'static,
-) -> Result<RecommendedWatcher, TlsError> {
-    let problem = |path: &Path, error: &dyn std::fmt::Display| TlsError::Watch {
-        path: path.to_owned(),
-        problem: error.to_string(),
-    };
-    let dirs = directories(files);
-    let event = move |event: notify::Result<notify::Event>| {
-        let is_change = |event: &notify::Event| !matches!(event.kind, EventKind::Access(_));
-        // An error may stand for a change that was missed.
-        if event.as_ref().map_or(true, is_change) {
-            changed();
-        }
-    };
-    let mut watcher =
-        notify::recommended_watcher(event).map_err(|error| problem(&files.authorities, &error))?;
-    for dir in &dirs {
-        let watched = watcher.watch(dir, RecursiveMode::NonRecursive);
-        watched.map_err(|error| problem(dir, &error))?;
-    }
-    Ok(watcher)
 }
 
 fn directories(files: &Files) -> BTreeSet<PathBuf> {

@@ -1,30 +1,20 @@
 //! The directory of the rules, watched: new files count as soon as they are whole.
 //!
-//! The directory is watched and not the files: editors and tools replace files, and Kubernetes
-//! replaces a symbolic link beside them. What cannot be used changes nothing, and is said.
+//! What cannot be used changes nothing, and is said.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use dislog_tls::{Changes, Watching};
 
 use super::rules::{Files, Rules};
-
-/// Files that belong together are written one after the other: they are read when nothing has
-/// changed for so long, ...
-const QUIET: Duration = Duration::from_millis(100);
-
-/// ... or something changes all the time.
-const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// The rules of a directory, those of the moment.
 pub(super) struct Watched {
     shared: Arc<Shared>,
     /// Ends the thread when it is dropped.
-    _watcher: RecommendedWatcher,
+    _watching: Watching,
 }
 
 struct Shared {
@@ -42,17 +32,9 @@ impl Watched {
         changed: impl Fn() + Send + Sync + 'static,
     ) -> Result<Watched, String> {
         // Watched before it is read, so that no change is missed.
-        let (sender, events) = sync_channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<_>| {
-            let is_change = |event: &notify::Event| !matches!(event.kind, EventKind::Access(_));
-            // An error may stand for a change that was missed. A full channel knows already.
-            if event.as_ref().map_or(true, is_change) {
-                let _ = sender.try_send(());
-            }
-        })
-        .map_err(|error| format!("it cannot be watched: {error}"))?;
-        let watching = watcher.watch(dir, RecursiveMode::NonRecursive);
-        watching.map_err(|error| format!("it cannot be watched: {error}"))?;
+        let not_watched = |problem: String| format!("it cannot be watched: {problem}");
+        let changes =
+            Changes::of([&dir.to_owned()]).map_err(|(_, problem)| not_watched(problem))?;
         let files = Files::read(dir)?;
         let rules = Arc::new(Rules::new(&files)?);
         tracing::info!(rules = rules.count(), policy = rules.digest, "access is by rules");
@@ -63,11 +45,10 @@ impl Watched {
             changed: Box::new(changed),
         });
         let reading = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("rules".to_owned());
-        thread
-            .spawn(move || read_when_told(&reading, &events))
-            .map_err(|error| format!("it cannot be watched: {error}"))?;
-        Ok(Watched { shared, _watcher: watcher })
+        let watching = changes
+            .each("rules", move || reading.directory_changed())
+            .map_err(|error| not_watched(error.to_string()))?;
+        Ok(Watched { shared, _watching: watching })
     }
 
     /// The rules of the moment.
@@ -100,23 +81,12 @@ impl Shared {
         (self.changed)();
         Ok(())
     }
-}
 
-/// Ends with the watcher.
-fn read_when_told(shared: &Shared, events: &Receiver<()>) {
-    while events.recv().is_ok() {
-        let until = Instant::now() + QUIET_MAX;
-        loop {
-            match events.recv_timeout(QUIET) {
-                Ok(()) if Instant::now() < until => {}
-                Ok(()) | Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-        let read = shared.read_again();
-        shared.is_stale.store(read.is_err(), Ordering::Relaxed);
+    fn directory_changed(&self) {
+        let read = self.read_again();
+        self.is_stale.store(read.is_err(), Ordering::Relaxed);
         if let Err(error) = read {
-            let dir = shared.dir.display();
+            let dir = self.dir.display();
             tracing::error!(%dir, error, "new rules cannot be used: the old ones stay in use");
         }
     }
@@ -127,6 +97,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::access::Action;
