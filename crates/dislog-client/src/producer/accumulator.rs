@@ -94,19 +94,19 @@ impl Accumulator {
         true
     }
 
-    /// The next batch to send: a sealed one; or the open one if it has waited for `linger`, or if
-    /// `idle`.
+    /// The next batch to send: a sealed one; or the open one if it has waited for `linger`, or
+    /// `at_once`.
     pub(super) fn take_ready(
         &mut self,
         now: Instant,
         linger: Duration,
-        idle: bool,
+        at_once: bool,
     ) -> Option<Batch> {
         if let Some(batch) = self.sealed.pop_front() {
             return Some(batch);
         }
         let open = self.open.as_ref()?;
-        if idle || now >= open.begun() + linger { self.open.take() } else { None }
+        if at_once || now >= open.begun() + linger { self.open.take() } else { None }
     }
 
     /// When `take_ready` has something that it has not now; `None` if only a new record can change

@@ -16,6 +16,11 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, ProducerStamp};
 
+/// While fewer batches than this are under way, the next does not wait to become full: one is being
+/// sent, one synced and one acknowledged. Of 256 callers that each wait for their record, three
+/// nodes served about a fifth fewer per second with 1 instead of 3, and with 4 and 8 not more.
+const BUSY_BATCHES: usize = 3;
+
 /// How a batch is named so that the server recognises it when it comes again.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -82,6 +87,11 @@ impl Pipeline {
 
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// Whether so many batches are under way that another one had better wait for more records.
+    pub(super) fn is_busy(&self) -> bool {
+        self.batches.len() >= BUSY_BATCHES
     }
 
     /// Whether one more batch could be on the wire at once with those that are here.

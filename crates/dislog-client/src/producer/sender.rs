@@ -160,8 +160,8 @@ impl Sender {
         let shared = self.shared.clone();
         let mut accumulator = shared.lock();
         while self.pipeline.has_room() {
-            let idle = self.pipeline.is_empty();
-            match accumulator.take_ready(now, self.options.linger, idle) {
+            let at_once = !self.pipeline.is_busy();
+            match accumulator.take_ready(now, self.options.linger, at_once) {
                 Some(batch) => self.pipeline.push(batch),
                 None => return accumulator.ready_at(self.options.linger),
             }

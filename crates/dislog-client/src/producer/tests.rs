@@ -70,7 +70,7 @@ fn records_gather_until_a_batch_is_full() {
 }
 
 #[test]
-fn an_idle_producer_does_not_linger() {
+fn a_producer_that_is_not_busy_does_not_linger() {
     let mut accumulator = Accumulator::new(1000);
     let now = Instant::now();
     accumulator.push(&Record::new("a"), 1, || now).unwrap();
@@ -168,6 +168,19 @@ fn an_answer_to_nothing_is_noticed() {
     pipeline.push(batch("a"));
     assert!(pipeline.answered().is_none(), "it was not sent");
     assert!(!pipeline.is_empty());
+}
+
+#[test]
+fn a_pipeline_is_busy_with_three_batches_until_one_is_answered() {
+    let mut pipeline = pipeline(8);
+    for value in ["a", "b", "c"] {
+        assert!(!pipeline.is_busy());
+        pipeline.push(batch(value));
+    }
+    assert!(pipeline.is_busy());
+    pipeline.next_to_send().unwrap();
+    pipeline.answered().unwrap();
+    assert!(!pipeline.is_busy());
 }
 
 #[test]
