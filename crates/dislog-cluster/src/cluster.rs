@@ -420,12 +420,13 @@ impl Cluster {
         self.change(Command::delete(topic_id, name)).await.map(drop)
     }
 
-    /// Returns once this node knows every topic that was created before the call. One that was just
-    /// started may not, for a moment. Safe to cancel.
+    /// Returns once this node knows every topic and token that was created, and none that was
+    /// deleted or revoked, before the call. One that was just started may not, for a moment. Safe
+    /// to cancel.
     ///
     /// # Errors
     /// If nobody leads the metadata, or the node closes.
-    pub async fn knows_all_topics(&self) -> Result<(), TopicError> {
+    pub async fn knows_all_changes(&self) -> Result<(), TopicError> {
         let current = self.metadata_log()?.linearize().await;
         current.map_err(|error| match error {
             ReadError::Closing => AppendError::Closing.into(),

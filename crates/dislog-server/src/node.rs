@@ -118,7 +118,7 @@ impl Node {
                 Ok(self.cluster.partition(&id)?)
             }
             Err(TopicError::NotFound(_)) => {
-                self.knows_all_topics().await?;
+                self.knows_all_changes().await?;
                 Ok(self.cluster.partition(&id)?)
             }
             found => Ok(found?),
@@ -130,13 +130,13 @@ impl Node {
         if let Ok(topic) = self.cluster.topic(name) {
             return Ok(topic);
         }
-        self.knows_all_topics().await?;
+        self.knows_all_changes().await?;
         Ok(self.cluster.topic(name)?)
     }
 
-    /// Returns once a topic that this node does not know is one that does not exist.
-    async fn knows_all_topics(&self) -> Result<(), Failure> {
-        let known = tokio::time::timeout(METADATA_WAIT_MAX, self.cluster.knows_all_topics()).await;
+    /// Returns once a topic or token that this node does not know is one that does not exist.
+    pub(crate) async fn knows_all_changes(&self) -> Result<(), Failure> {
+        let known = tokio::time::timeout(METADATA_WAIT_MAX, self.cluster.knows_all_changes()).await;
         let message = "the leader of the metadata does not answer";
         Ok(known.map_err(|_| Failure::new(&kinds::NO_LEADER, message))??)
     }
@@ -151,10 +151,16 @@ impl Node {
         let id = partition_id(topic, partition)?;
         match self.cluster.partition(&id) {
             Ok(partition) if partition.serves() => return Ok(Place::Here(partition)),
-            Err(TopicError::NotFound(_)) => self.create(&id, hops).await?,
-            found if self.config.auto_create_topics && self.is_being_created(&id, &found) => {
-                // Creating it too waits until whoever is creating it is done.
+            Err(TopicError::NotFound(_)) => {
                 self.create(&id, hops).await?;
+                self.first_leader(&id).await;
+            }
+            found if self.is_being_created(&id, &found) => {
+                if self.config.auto_create_topics {
+                    // Creating it too waits until whoever is creating it is done.
+                    self.create(&id, hops).await?;
+                }
+                self.first_leader(&id).await;
             }
             _ => {}
         }
@@ -175,6 +181,15 @@ impl Node {
             Ok(_) => false,
             Err(error) => matches!(error, TopicError::Append(AppendError::NoLeader(_))),
         }
+    }
+
+    /// Waits a while until this node knows a leader of a partition that was just created, if it has
+    /// a replica: who created it may have heard of one before.
+    async fn first_leader(&self, id: &PartitionId) {
+        let Ok(partition) = self.cluster.partition(id) else { return };
+        let mut led = partition.watch_led();
+        // Without one, whoever asks is told so.
+        let _ = tokio::time::timeout(METADATA_WAIT_MAX, led.wait_for(|led| *led)).await;
     }
 
     /// Whoever may produce to a topic may be the first to do so: the node creates it by itself.

@@ -26,6 +26,9 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 /// A batch larger than this is decompressed on a thread that may block: it takes milliseconds.
 const INLINE_DECOMPRESS_BYTES_MAX: usize = 32 << 10;
 
+/// How long a replica waits for the leader to say how far it is.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
 /// How long a partition may be without a leader before who follows it is sent elsewhere: longer
 /// than an election takes.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
@@ -121,6 +124,9 @@ struct Decoded {
 impl Reader {
     /// A reader at `start`. An offset outside of the log is found out by its first page.
     pub(crate) async fn open(partition: Partition, start: Start) -> Result<Reader, Failure> {
+        if let Start::Offset(offset) = start {
+            catch_up(&partition, offset).await;
+        }
         let Progress { start_offset, committed_offset, .. } = partition.progress();
         let next_offset = match start {
             Start::Offset(offset) => offset,
@@ -305,6 +311,16 @@ impl Reader {
         self.ahead.chunk = chunk.into_iter();
         Ok(!self.ahead.chunk.as_slice().is_empty())
     }
+}
+
+/// What was just acknowledged is there, also on a replica that has yet to hear so: one that has
+/// nothing at an offset asks the leader before it says so.
+async fn catch_up(partition: &Partition, offset: u64) {
+    if offset < partition.progress().committed_offset || partition.serves() {
+        return;
+    }
+    // Without a leader it says what it knows.
+    let _ = tokio::time::timeout(CATCH_UP_MAX, partition.linearize()).await;
 }
 
 impl Ahead {

@@ -1,16 +1,28 @@
 //! What is done about tokens and rules by those who administer them.
+//!
+//! Each node decides by the tokens that it knows, and hears of others a moment later than the
+//! leader of the metadata. So whoever makes or revokes a token is told only when all nodes that
+//! answer know of it: a new token is good everywhere at once, and a revoked one nowhere any more.
+//! Asking when an unknown token is shown would let anybody with garbage cause that work.
 
-use dislog_cluster::Token;
+use std::time::Duration;
+
+use dislog_cluster::{NodeInfo, Peer, Token};
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::{CLUSTER_OBJECT, v1};
 use dislog_types::TopicName;
+use futures_util::future::join_all;
 use tonic::transport::Channel;
 
 use crate::access::{self, Action, Asking, Explained, token};
 use crate::append::now_ms;
+use crate::forward::Hops;
 use crate::node::Node;
 use crate::status::{Failure, kinds};
 use crate::topics::{changed_by, sent_on};
+
+/// How long is waited for nodes that do not answer; they know when they are there again.
+const KNOWN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Makes a token, which is kept nowhere: only the answer has it.
 pub(crate) async fn create(
@@ -40,13 +52,34 @@ pub(crate) async fn create(
     let digest = token::digest(secret.as_bytes());
     let by = asking.caller.subject.name();
     let created = node.cluster.create_token(&request.name, digest, expires_ms, by).await?;
+    until_known(node, hops).await;
     Ok(v1::CreateTokenResponse { secret, token: Some(described(created)) })
 }
 
-/// All tokens, as this node knows them.
-pub(crate) fn list(node: &Node) -> v1::ListTokensResponse {
+/// All tokens that there were when it was asked for.
+pub(crate) async fn list(node: &Node) -> Result<v1::ListTokensResponse, Failure> {
+    node.knows_all_changes().await?;
     let tokens = node.cluster.tokens().into_iter().map(described).collect();
-    v1::ListTokensResponse { tokens }
+    Ok(v1::ListTokensResponse { tokens })
+}
+
+/// Returns once the other nodes know what was changed about tokens: none can list them before.
+async fn until_known(node: &Node, hops: &Hops) {
+    let own_id = node.cluster.node_id();
+    let mut others = node.cluster.nodes();
+    others.retain(|other| other.alive && other.node_id != own_id);
+    let asked = others.into_iter().map(|other| async move {
+        let NodeInfo { node_id, address, .. } = other;
+        let peer = Peer { node_id, address: address.into() };
+        let request = hops.on_own_behalf().next(v1::ListTokensRequest {});
+        let call = async |mut admin: AdminClient<Channel>| admin.list_tokens(request).await;
+        if let Err(failure) = sent_on(node, &peer, call).await {
+            tracing::warn!(node_id, why = failure.message, "may not know of a token's change yet");
+        }
+    });
+    if tokio::time::timeout(KNOWN_WAIT_MAX, join_all(asked)).await.is_err() {
+        tracing::warn!("not all nodes have said that they know of a token's change");
+    }
 }
 
 /// Makes a token worthless, or all of a name.
@@ -71,6 +104,7 @@ pub(crate) async fn revoke(
     for token in &tokens {
         node.cluster.revoke_token(token.token_id).await?;
     }
+    until_known(node, hops).await;
     Ok(v1::RevokeTokenResponse { revoked: tokens.into_iter().map(described).collect() })
 }
 

@@ -177,7 +177,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
-        Ok(Response::new(tokens::list(&self.node)))
+        Ok(Response::new(tokens::list(&self.node).await?))
     }
 
     async fn revoke_token(
