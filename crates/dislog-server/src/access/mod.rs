@@ -22,6 +22,7 @@ mod guard;
 mod jwt;
 mod policy;
 mod rules;
+mod selection;
 pub(crate) mod table;
 pub(crate) mod token;
 mod watch;

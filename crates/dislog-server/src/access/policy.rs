@@ -14,6 +14,7 @@ use casbin::{
 };
 use futures_util::FutureExt as _;
 
+use super::selection::Selection;
 use super::{ANONYMOUS, Action};
 
 /// The model unless a file says otherwise. A subject `*` is whoever has proved who they are.
@@ -50,16 +51,25 @@ const ALLOW_ONLY: &str = "some(where (p_eft == allow))";
 /// book's does, have no other way to say it.
 const EVERY_OBJECT: &str = "*";
 
-/// The most rules: each costs some microseconds whenever a decision is made for the first time.
+/// The most rules. By a model of one's own, each costs some microseconds whenever a decision is made
+/// for the first time.
 const RULES_MAX: usize = 10_000;
 
 /// Rules, as they were read.
 pub(crate) struct Policy {
-    enforcer: Enforcer,
+    judge: Judge,
     model: String,
     /// The lines in Casbin's form, with the numbers they have in the file.
     lines: Vec<(usize, String)>,
     is_literal: bool,
+}
+
+/// What Casbin is asked with.
+enum Judge {
+    /// All rules, for each question: only their own model knows which are about it.
+    Whole(Enforcer),
+    /// Those that a question is about.
+    Selected(Selection),
 }
 
 /// What rules say, and which of them.
@@ -77,14 +87,18 @@ impl Policy {
         let model = model.unwrap_or(DEFAULT_MODEL);
         let shape = Shape::of(model)?;
         let lines = shape.lines(policy, !is_own_model)?;
-        let enforcer = enforcer(model, &lines)?;
+        let judge = match is_own_model {
+            true => Judge::Whole(enforcer(model, &lines)?),
+            false => Judge::Selected(Selection::of(&lines)?),
+        };
         let literal = model.replace(char::is_whitespace, "").contains("r.obj==p.obj");
         let is_literal = literal && shape.effect == ALLOW_ONLY;
-        let policy = Policy { enforcer, model: model.to_owned(), lines, is_literal };
-        // What is wrong with a matcher is found out only by asking.
-        let asked = policy.enforcer.enforce(("nobody", "nothing", "none"));
-        asked.map_err(|error| format!("model.conf cannot be used: {error}"))?;
-        Ok(policy)
+        if let Judge::Whole(enforcer) = &judge {
+            // What is wrong with a matcher is found out only by asking.
+            let asked = enforcer.enforce(("nobody", "nothing", "none"));
+            asked.map_err(|error| format!("model.conf cannot be used: {error}"))?;
+        }
+        Ok(Policy { judge, model: model.to_owned(), lines, is_literal })
     }
 
     /// How many rules there are.
@@ -92,40 +106,57 @@ impl Policy {
         self.lines.len()
     }
 
-    /// Whether `subject` may do `action` to `object`. Takes microseconds to milliseconds.
+    /// Whether a decision takes microseconds for each rule that there is.
+    pub(crate) fn asks_all_rules(&self) -> bool {
+        matches!(self.judge, Judge::Whole(_))
+    }
+
+    /// Whether `subject` may do `action` to `object`.
     pub(crate) fn allows(&self, subject: &str, action: Action, object: &str) -> bool {
-        self.ask(&self.enforcer, subject, action, object)
+        match &self.judge {
+            Judge::Whole(enforcer) => self.ask(enforcer, subject, action, object),
+            Judge::Selected(selection) => selection.allows(subject, action, object),
+        }
     }
 
     /// The same, with the rules that apply. Takes longer still.
     pub(crate) fn explain(&self, subject: &str, action: Action, object: &str) -> Explained {
         let allowed = self.allows(subject, action, object);
-        let Ok(mut asked) = enforcer(&self.model, &self.lines) else {
-            return Explained { allowed, rules: Vec::new() };
+        let mut found = match &self.judge {
+            Judge::Whole(_) => self.found(subject, action, object),
+            Judge::Selected(selection) => selection.found(subject, action, object),
         };
-        let found = Found::default();
-        asked.set_effector(Box::new(found.clone()));
-        self.ask(&asked, subject, action, object);
+        found.sort_by_key(|(at, is_denial)| (!is_denial, *at));
         let rules: Vec<&(usize, String)> =
             self.lines.iter().filter(|(_, line)| line.starts_with("p,")).collect();
-        let mut found = found.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        found.sort_by_key(|(at, kind)| (*kind != EffectKind::Deny, *at));
-        let rule = |&(at, _): &(usize, EffectKind)| {
+        let rule = |&(at, _): &(usize, bool)| {
             rules.get(at).map(|(line, text)| format!("policy.csv:{line}: {text}"))
         };
         Explained { allowed, rules: found.iter().filter_map(rule).collect() }
     }
 
+    /// Which rules apply, and whether they deny.
+    fn found(&self, subject: &str, action: Action, object: &str) -> Vec<(usize, bool)> {
+        let Ok(mut asked) = enforcer(&self.model, &self.lines) else { return Vec::new() };
+        let found = Found::default();
+        asked.set_effector(Box::new(found.clone()));
+        self.ask(&asked, subject, action, object);
+        let found = found.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.iter().map(|(at, kind)| (*at, *kind == EffectKind::Deny)).collect()
+    }
+
     fn ask(&self, enforcer: &Enforcer, subject: &str, action: Action, object: &str) -> bool {
-        let enforce = |object: &str| match enforcer.enforce((subject, object, action.name())) {
-            Ok(allowed) => allowed,
-            Err(error) => {
-                tracing::error!(%error, "the rules cannot be applied: denied");
-                false
-            }
-        };
+        let enforce = |object: &str| enforced(enforcer, subject, action, object);
         enforce(object) || self.is_literal && enforce(EVERY_OBJECT)
     }
+}
+
+/// What Casbin says.
+pub(super) fn enforced(enforcer: &Enforcer, subject: &str, action: Action, object: &str) -> bool {
+    enforcer.enforce((subject, object, action.name())).unwrap_or_else(|error| {
+        tracing::error!(%error, "the rules cannot be applied: denied");
+        false
+    })
 }
 
 /// What a model says of the lines that go with it.
@@ -238,7 +269,8 @@ fn fields(line: &str) -> Result<Vec<&str>, String> {
     }
 }
 
-fn enforcer(model: &str, lines: &[(usize, String)]) -> Result<Enforcer, String> {
+/// Casbin, with a model and lines.
+pub(super) fn enforcer(model: &str, lines: &[(usize, String)]) -> Result<Enforcer, String> {
     let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
     let making = async {
         let model = DefaultModel::from_str(model).await?;
@@ -256,7 +288,7 @@ fn enforcer(model: &str, lines: &[(usize, String)]) -> Result<Enforcer, String> 
 }
 
 /// Whether a name is one that the pattern means: `*` stands for any characters, or none.
-fn is_match(name: &str, pattern: &str) -> bool {
+pub(super) fn is_match(name: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };

@@ -142,3 +142,50 @@ fn patterns_match_whole_names() {
         assert_eq!(is_match(name, pattern), expected, "{name:?} {pattern:?}");
     }
 }
+
+/// Every word of a question, and of the rules that it is held against.
+const WORDS: [&str; 8] = ["a", "b", "*", "anonymous", "role:x", "role:y", "role:z", "ab"];
+
+/// Rules by chance; the same for the same seed.
+fn rules_by_chance(seed: u64) -> String {
+    let mut state = seed;
+    let mut chance = |count: usize| {
+        // Knuth's constants; the low bits repeat soon, so the high ones are taken.
+        state = state.wrapping_mul(6_364_136_223_846_793_005);
+        state = state.wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % count
+    };
+    let mut rules = String::new();
+    for _ in 0..chance(12) {
+        let subject = WORDS[chance(WORDS.len())];
+        if chance(3) == 0 && subject != ANONYMOUS {
+            rules += &format!("g, {subject}, {}\n", WORDS[4 + chance(3)]);
+            continue;
+        }
+        let pattern = ["*", "a*", "*b", "ab", "a*b"][chance(5)];
+        let action = ["produce", "consume", "*"][chance(3)];
+        let effect = ["allow", "allow", "deny"][chance(3)];
+        rules += &format!("p, {subject}, {pattern}, {action}, {effect}\n");
+    }
+    rules
+}
+
+#[test]
+fn rules_that_are_not_shown_to_casbin_make_no_difference() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..60 {
+        let rules = rules_by_chance(seed);
+        let selected = default(&rules);
+        let whole = Policy::parse(Some(DEFAULT_MODEL), &rules).unwrap();
+        assert!(whole.asks_all_rules() && !selected.asks_all_rules());
+        for subject in WORDS {
+            for (action, object) in [(Produce, "ab"), (Consume, "a"), (Admin, "b"), (Produce, "")] {
+                let expected = whole.explain(subject, action, object);
+                let found = selected.explain(subject, action, object);
+                assert_eq!(found, expected, "{rules}{subject} {action:?} {object}");
+                if found.allowed { allowed += 1 } else { denied += 1 }
+            }
+        }
+    }
+    assert!(allowed > 200 && denied > 200, "{allowed} {denied}");
+}
