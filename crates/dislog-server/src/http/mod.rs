@@ -16,6 +16,8 @@ mod record_json;
 mod tail;
 mod topics;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
@@ -23,12 +25,19 @@ use axum::handler::Handler;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
-use http::{Method, Uri};
+use http::{Method, Uri, header};
+use http_body_util::BodyExt as _;
 
 use crate::access::table::Need;
 use crate::access::{Action, Asking};
 use crate::node::Node;
 use crate::status::{Failure, kinds};
+
+/// So much is read of the body of a request that is refused, ...
+const REFUSED_BYTES_MAX: usize = 64 << 10;
+
+/// ... for so long.
+const REFUSED_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// All HTTP paths of a node.
 pub(crate) fn router(node: &Node) -> Router {
@@ -84,9 +93,36 @@ async fn pass(
     let path = path.map_err(|rejection| Failure::invalid(format!("the path: {rejection}")))?;
     let topic = path.iter().find(|(name, _)| *name == "topic").map(|(_, topic)| topic);
     let asking = Asking::of(request.extensions());
-    let asking = asking.at_route(request.headers(), route, need, topic)?;
-    request.extensions_mut().insert(asking);
-    Ok(next.run(request).await)
+    match asking.at_route(request.headers(), route, need, topic) {
+        Ok(asking) => {
+            request.extensions_mut().insert(asking);
+            Ok(next.run(request).await)
+        }
+        Err(refused) => {
+            read_rest(request).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Reads the body of a request that is refused, if it is small and comes soon: curl does not show
+/// an answer that comes before it has sent everything.
+async fn read_rest(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        // It waits for the answer with its body.
+        return;
+    }
+    let mut body = request.into_body();
+    let reading = async {
+        let mut bytes = 0;
+        while bytes < REFUSED_BYTES_MAX
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+    };
+    // However far it came, it is refused.
+    let _ = tokio::time::timeout(REFUSED_WAIT_MAX, reading).await;
 }
 
 fn routes() -> Routes {
