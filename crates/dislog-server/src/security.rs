@@ -96,6 +96,13 @@ impl Security {
         self.tls.is_some()
     }
 
+    /// Reads the certificates again, soon.
+    pub(crate) fn look(&self) {
+        if let Some(watched) = &self.tls {
+            watched.look();
+        }
+    }
+
     /// What its connections offer the other nodes at the moment, if they are encrypted.
     pub(crate) fn current(&self) -> Option<Arc<NodeTls>> {
         self.tls.as_ref().map(|watched| watched.current())

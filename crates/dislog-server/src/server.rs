@@ -212,6 +212,14 @@ impl Server {
         self.addr
     }
 
+    /// Reads certificates and rules again, soon. Changes are noticed without that wherever
+    /// directories can be watched.
+    pub fn read_again(&self) {
+        tracing::info!("certificates and rules are read again");
+        self.node.security.look();
+        self.node.access.look();
+    }
+
     /// Refuses new work, ends streams, syncs and returns: seconds, not minutes.
     pub async fn shutdown(self) {
         tracing::info!("shutting down");

@@ -19,12 +19,22 @@ const QUIET_MAX: Duration = Duration::from_secs(2);
 /// Changes that are noticed from now on; begin to read only then, so that none is missed.
 pub struct Changes {
     watcher: RecommendedWatcher,
+    told: SyncSender<()>,
     events: Receiver<()>,
 }
 
 /// Ends the thread that looks at changes when it is dropped.
 pub struct Watching {
     _watcher: RecommendedWatcher,
+    told: SyncSender<()>,
+}
+
+impl Watching {
+    /// As if something had changed: for what cannot be watched, such as files that another machine
+    /// replaces, or a directory in the place of the one that was there.
+    pub fn look(&self) {
+        tell(&self.told);
+    }
 }
 
 impl Changes {
@@ -35,15 +45,21 @@ impl Changes {
     pub fn of<'a>(
         dirs: impl IntoIterator<Item = &'a PathBuf>,
     ) -> Result<Changes, (Option<&'a Path>, String)> {
-        // A full channel says already that there is something new.
-        let (sender, events) = sync_channel(1);
-        let mut watcher = notify::recommended_watcher(move |event| tell(&sender, &event))
-            .map_err(|error| (None, error.to_string()))?;
+        let (told, events) = sync_channel(1);
+        let sender = told.clone();
+        let noticed = move |event: notify::Result<notify::Event>| {
+            // An error may stand for a change that was missed.
+            if event.as_ref().map_or(true, is_change) {
+                tell(&sender);
+            }
+        };
+        let mut watcher =
+            notify::recommended_watcher(noticed).map_err(|error| (None, error.to_string()))?;
         for dir in dirs {
             let watched = watcher.watch(dir, RecursiveMode::NonRecursive);
             watched.map_err(|error| (Some(dir.as_path()), error.to_string()))?;
         }
-        Ok(Changes { watcher, events })
+        Ok(Changes { watcher, told, events })
     }
 
     /// Calls `changed` on a thread of its own after each change, once all is quiet again.
@@ -55,23 +71,24 @@ impl Changes {
         thread: &str,
         changed: impl Fn() + Send + 'static,
     ) -> std::io::Result<Watching> {
-        let Changes { watcher, events } = self;
+        let Changes { watcher, told, events } = self;
         let builder = std::thread::Builder::new().name(thread.to_owned());
         builder.spawn(move || {
             while is_quiet_after_change(&events) {
                 changed();
             }
         })?;
-        Ok(Watching { _watcher: watcher })
+        Ok(Watching { _watcher: watcher, told })
     }
 }
 
-fn tell(sender: &SyncSender<()>, event: &notify::Result<notify::Event>) {
-    let is_change = |event: &notify::Event| !matches!(event.kind, EventKind::Access(_));
-    // An error may stand for a change that was missed.
-    if event.as_ref().map_or(true, is_change) {
-        let _ = sender.try_send(());
-    }
+fn is_change(event: &notify::Event) -> bool {
+    !matches!(event.kind, EventKind::Access(_))
+}
+
+fn tell(sender: &SyncSender<()>) {
+    // A full channel says it already.
+    let _ = sender.try_send(());
 }
 
 /// Waits for a change, and until all is quiet. False if nothing is watched any more.

@@ -18,7 +18,7 @@ const EXPIRES_SOON_S: i64 = 14 * 86_400;
 pub struct Watched {
     shared: Arc<Shared>,
     /// Ends the thread when it is dropped.
-    _watching: Watching,
+    watching: Watching,
 }
 
 struct Shared {
@@ -45,7 +45,12 @@ impl Watched {
         let watching = changes
             .each("certificates", move || reading.changed())
             .map_err(|source| not_watched(&shared.files.authorities, source.to_string()))?;
-        Ok(Watched { shared, _watching: watching })
+        Ok(Watched { shared, watching })
+    }
+
+    /// Reads the files again, soon, also if nobody has noticed a change.
+    pub fn look(&self) {
+        self.watching.look();
     }
 
     /// What to use for a connection that is made now.

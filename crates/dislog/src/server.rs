@@ -6,13 +6,13 @@ use dislog_server::{Config, ConfigError, SecurityError, Server, StartError};
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output};
-use crate::signals::Signals;
+use crate::signals::{Hangups, Signals};
 use crate::telemetry::{self, LogFormat};
 
 const NOTES: &str = "\
 A setting comes from its flag, else from DISLOG_<SETTING> in the environment, else from the file,
 else it has its default. SIGTERM and Ctrl-C end the node gracefully, with exit code 0; a second one
-at once.";
+at once. SIGHUP makes it read certificates and rules again, where it cannot notice changes.";
 
 /// Arguments of `dislog server`.
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
         return output.bytes(config.print(&origins).as_bytes());
     }
     telemetry::start(&config.log_filter, LogFormat::for_stderr())?;
-    let signals = Signals::listen()?;
+    let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--listen"))?;
     let parent_gone = async {
         match args.until_stdin_ends {
@@ -105,7 +105,18 @@ pub(crate) async fn run(args: ServerArgs, output: &mut Output) -> Outcome {
             false => std::future::pending().await,
         }
     };
-    Ok(until_told(server, signals, parent_gone).await?)
+    let reading_again = async {
+        loop {
+            hangups.next().await;
+            server.read_again();
+        }
+    };
+    tokio::select! {
+        _ = signals.next() => {}
+        () = parent_gone => {}
+        () = reading_again => {}
+    }
+    Ok(end(server, signals).await?)
 }
 
 /// Variables that are not text cannot be settings.
@@ -114,17 +125,9 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Runs a server until a signal tells it to end, or its parent is gone. A second signal does not
-/// wait for what is under way: nothing acknowledged is lost by that.
-pub(crate) async fn until_told(
-    server: Server,
-    mut signals: Signals,
-    parent_gone: impl Future<Output = ()>,
-) -> Result<(), Failure> {
-    tokio::select! {
-        _ = signals.next() => {}
-        () = parent_gone => {}
-    }
+/// Ends a server. A signal does not wait for what is under way: nothing acknowledged is lost by
+/// that.
+pub(crate) async fn end(server: Server, mut signals: Signals) -> Result<(), Failure> {
     tokio::select! {
         () = server.shutdown() => Ok(()),
         exit = signals.next() => Err(Failure::new(exit, "ended at once by a second signal")),

@@ -155,6 +155,13 @@ impl Access {
         }
     }
 
+    /// Reads the rules again, soon.
+    pub(crate) fn look(&self) {
+        if let Mode::Rules(watched) = &self.mode {
+            watched.look();
+        }
+    }
+
     fn rules(&self) -> Option<Arc<Rules>> {
         match &self.mode {
             Mode::Off | Mode::Identity => None,

@@ -14,7 +14,7 @@ use super::rules::{Files, Rules};
 pub(super) struct Watched {
     shared: Arc<Shared>,
     /// Ends the thread when it is dropped.
-    _watching: Watching,
+    watching: Watching,
 }
 
 struct Shared {
@@ -48,12 +48,17 @@ impl Watched {
         let watching = changes
             .each("rules", move || reading.directory_changed())
             .map_err(|error| not_watched(error.to_string()))?;
-        Ok(Watched { shared, _watching: watching })
+        Ok(Watched { shared, watching })
     }
 
     /// The rules of the moment.
     pub(super) fn current(&self) -> Arc<Rules> {
         Arc::clone(&self.shared.lock().1)
+    }
+
+    /// Reads the directory again, soon, also if nobody has noticed a change.
+    pub(super) fn look(&self) {
+        self.watching.look();
     }
 
     /// Whether what is in the directory cannot be used, so that older rules are.

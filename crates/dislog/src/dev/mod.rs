@@ -20,7 +20,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Outcome, Output};
 use crate::profile::{DevProfile, user_dir};
 use crate::quantity::parse_duration;
-use crate::server::{start_failure, until_told};
+use crate::server::{end, start_failure};
 use crate::signals::Signals;
 use crate::telemetry::{self, LogFormat};
 
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: DevArgs, output: &mut Output) -> Outcome {
     check_size(&data_dir, args.nodes)?;
     let log_filter = args.log_filter.as_deref().unwrap_or("warn");
     telemetry::start(log_filter, LogFormat::for_stderr())?;
-    let signals = Signals::listen()?;
+    let signals = Signals::listen_on_terminal()?;
     let certificates = match args.secure {
         true => Some(Certificates::make(&data_dir, args.nodes)?),
         false => None,
@@ -85,7 +85,7 @@ async fn run_one(
     args: &DevArgs,
     data_dir: &Path,
     certificates: Option<&Certificates>,
-    signals: Signals,
+    mut signals: Signals,
     output: &mut Output,
 ) -> Outcome {
     let config = Config {
@@ -98,7 +98,8 @@ async fn run_one(
     };
     let server = Server::start(config).await.map_err(|error| start_failure(error, "--port"))?;
     let _profile = greet(&[server.addr().to_string()], data_dir, certificates, output)?;
-    Ok(until_told(server, signals, std::future::pending()).await?)
+    signals.next().await;
+    Ok(end(server, signals).await?)
 }
 
 async fn run_several(
