@@ -72,6 +72,11 @@ impl Node {
         node
     }
 
+    /// Sends it a signal, and does not wait for anything.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("the process is there");
+    }
+
     /// Stops it where it is, until `resume`: its connections stay open and nothing is answered.
     pub fn pause(&self) {
         kill_process(self.pid, Signal::STOP).expect("the process is there");

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
+#[path = "../node/mod.rs"]
 mod node;
+mod replay;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
