@@ -275,6 +275,16 @@ def secured_every_node_takes_and_gives_records(cluster):
             stream.cancel()
 
 
+def secured_a_new_topic_is_of_use_at_once(cluster):
+    for number in range(4 * cluster.nodes):
+        address = cluster.addresses[number % cluster.nodes]
+        records = f"https://{address}/v1/topics/new-{number}/records"
+        status, answer = run_curl(records, *cluster.curl_arguments, "-d", "first")
+        assert status == 201, f"{number}: {status} {answer}"
+        status, answer = run_curl(f"{records}/0", *cluster.curl_arguments)
+        assert status == 200, f"{number}: {status} {answer}"
+
+
 def secured_the_commands_of_the_readme_work(cluster):
     cluster.dislog("add", "demo", stdin="hi\n")
     equal(cluster.dislog("get", "demo"), "hi\n")

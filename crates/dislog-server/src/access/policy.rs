@@ -51,8 +51,8 @@ const ALLOW_ONLY: &str = "some(where (p_eft == allow))";
 /// book's does, have no other way to say it.
 const EVERY_OBJECT: &str = "*";
 
-/// The most rules. By a model of one's own, each costs some microseconds whenever a decision is made
-/// for the first time.
+/// The most rules. By a model of one's own, each costs some microseconds whenever a decision is
+/// made for the first time.
 const RULES_MAX: usize = 10_000;
 
 /// Rules, as they were read.

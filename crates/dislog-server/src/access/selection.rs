@@ -1,9 +1,9 @@
 //! Rules by the default model, of which those are found quickly that a question can be about.
 //!
 //! Casbin evaluates its matcher for every rule that it has, which takes milliseconds for a
-//! thousand. It decides here, too, but is shown no rules that cannot match: a rule must be about the
-//! subject itself, one of its roles or everybody, and about the action and the object. A test holds
-//! this against Casbin with all rules.
+//! thousand. It decides here, too, but is shown no rules that cannot match: a rule must be about
+//! the subject itself, one of its roles or everybody, and about the action and the object. A test
+//! holds this against Casbin with all rules.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
