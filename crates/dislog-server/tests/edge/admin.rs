@@ -94,8 +94,18 @@ async fn what_cannot_be_is_refused() {
 async fn the_servers_are_this_one() {
     let node = start().await;
     let mut log = node.log().await;
-    let servers = soon(log.get_servers(v1::GetServersRequest::default())).await.unwrap();
-    let servers = servers.into_inner().servers;
+    // A cluster that was just founded has no node before the first has registered itself.
+    let registered = async {
+        loop {
+            let servers = log.get_servers(v1::GetServersRequest::default()).await.unwrap();
+            let servers = servers.into_inner().servers;
+            if !servers.is_empty() {
+                return servers;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let servers = soon(registered).await;
     assert_eq!(servers.len(), 1);
     assert_eq!(servers[0].rpc_addr, node.addr().to_string());
     assert!(servers[0].is_leader && servers[0].id.parse::<u64>().is_ok());
