@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use dislog_proto::v1::log_server::{LogServer, SERVICE_NAME as LOG};
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -95,6 +95,10 @@ impl Standing {
         self.refused.notified().await;
     }
 
+    fn has_place(&self) -> bool {
+        self.place.get().is_some_and(Result::is_ok)
+    }
+
     fn place(&self, services: &Services, caller: &Caller) -> Result<&Place, &Failure> {
         let place = self.place.get_or_init(|| {
             let place = services.place(Client::of(caller), caller);
@@ -138,6 +142,17 @@ impl Answering {
             Err(failure) => Err(failure.clone()),
         }
     }
+
+    fn refusal(&self, request: &Request<Incoming>, failure: Failure) -> Answer {
+        if is_grpc(request) {
+            return refusal(Status::from(failure).into_http());
+        }
+        let mut answer = failure.into_response();
+        if request.version() < Version::HTTP_2 && !self.standing.has_place() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        refusal(answer)
+    }
 }
 
 /// The budget of a request's bytes, and what counts it while it lasts.
@@ -153,7 +168,7 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
         let node = &services.node;
         let (budget, under_way) = match self.admit(&request) {
             Ok(admitted) => admitted,
-            Err(failure) => return refusal(is_grpc(&request), failure),
+            Err(failure) => return self.refusal(&request, failure),
         };
         if !is_grpc(&request) {
             let asking = Asking::http(node, caller, request.headers());
@@ -165,7 +180,7 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
         let (mut head, body) = request.into_parts();
         let asking = match Asking::rpc(node, caller, head.uri.path(), &head.headers) {
             Ok(asking) => asking,
-            Err(failure) => return refusal(true, failure),
+            Err(failure) => return refusal(Status::from(failure).into_http()),
         };
         let messages = messages(head.uri.path());
         let (body, hold) = Budgeted::new(body, budget, messages, MESSAGE_BYTES_MAX);
@@ -199,11 +214,7 @@ fn answered(answer: Response<Body>, under_way: Option<UnderWay>) -> Response<Ans
     answer.map(|body| Answered { body: Either::Right(body), _under_way: under_way })
 }
 
-fn refusal(is_grpc: bool, failure: Failure) -> Answer {
-    let answer = match is_grpc {
-        true => Status::from(failure).into_http(),
-        false => failure.into_response(),
-    };
+fn refusal(answer: Response<Body>) -> Answer {
     Box::pin(async { Ok(answered(answer, None)) })
 }
 

@@ -59,8 +59,8 @@ const HTTP2_HEADERS_BYTES_MAX: u32 = 16 << 10;
 const HTTP2_HEADER_TABLE_BYTES: u32 = 4 << 10;
 
 /// Streams that a client may open and reset before they were looked at; one more ends the
-/// connection. Clients that cancel requests do so after a while.
-const HTTP2_PENDING_RESETS_MAX: usize = 20;
+/// connection. Clients that cancel requests have mostly waited for an answer.
+const HTTP2_PENDING_RESETS_MAX: usize = 128;
 
 /// Streams that the server may have to reset for errors of the client; one more ends the
 /// connection.
@@ -120,7 +120,7 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
             Ok((stream, from)) => {
                 let (guest, displaced, gone) = services.room.enter(Host::of(from.ip()));
                 if let Some(host) = gone {
-                    displaced_one(services, host);
+                    tell_of_displaced(services, host);
                 }
                 let connection = connection(stream, from, services.clone(), guest);
                 connections.spawn(async {
@@ -147,7 +147,7 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
     }
 }
 
-fn displaced_one(services: &Services, host: Host) {
+fn tell_of_displaced(services: &Services, host: Host) {
     if services.unwelcome.is_due((host.address(), "guests".to_owned())) {
         tracing::warn!(
             from = %host, guests_max = services.node.config.guests_max,

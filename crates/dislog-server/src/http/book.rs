@@ -124,7 +124,7 @@ pub(super) async fn get_root(
     }
     let BookConsume { offset } = parse(&whole.bytes, r#"{"offset":0}"#)?;
     let partition = node.partition(NO_TOPIC, PARTITION).await?;
-    let located = one_record(partition, offset).await?;
+    let located = one_record(&node, partition, offset).await?;
     let value = Some(BASE64.encode(&located.record.value));
     Ok(Json(BookConsumed { record: BookRecord { value, offset } }).into_response())
 }

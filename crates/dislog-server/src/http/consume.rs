@@ -73,7 +73,7 @@ pub(super) async fn get_record(
     let offset = names.offset()?;
     let accepted = accepted(&headers, &[JSON, BYTES])?;
     let partition = open(&node, &names, &params).await?;
-    let record = one_record(partition, offset).await?;
+    let record = one_record(&node, partition, offset).await?;
     if accepted == BYTES {
         let content_type = [(header::CONTENT_TYPE, BYTES)];
         return Ok((content_type, Body::from(record.record.value)).into_response());
@@ -82,7 +82,12 @@ pub(super) async fn get_record(
 }
 
 /// The record at an offset.
-pub(super) async fn one_record(partition: Partition, offset: u64) -> Result<Located, Failure> {
+pub(super) async fn one_record(
+    node: &Node,
+    partition: Partition,
+    offset: u64,
+) -> Result<Located, Failure> {
+    let _turn = node.outlet.turn().await;
     let mut reader = Reader::open(partition, Start::Offset(offset)).await?;
     let mut page = reader.page(Limits::asked(0, 0)).await?;
     page.pop().ok_or_else(|| reader.beyond_end())
@@ -184,6 +189,7 @@ async fn page(
         asking.guard(Action::Consume, &names.topic).check()?;
     }
     reader.check_range()?;
+    let _turn = node.outlet.turn().await;
     let records = reader.page(Limits { records: limit, bytes: PAGE_BYTES_DEFAULT }).await?;
     let Progress { start_offset, committed_offset, .. } = reader.progress();
     let next_offset = reader.next_offset();
