@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use dislog_types::limits::BATCH_BYTES_MAX;
+use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -38,7 +38,11 @@ const OF_CLIENT_ONE_IN: usize = 4;
 /// The least that a client may have, if there is as much: what the largest request takes.
 const OF_CLIENT_BYTES_MIN: usize = 2 * BATCH_BYTES_MAX;
 
-/// Request bytes that may be in memory, of all clients or of one. A cheap handle.
+/// Answers of one client that were made whole and that it has not taken yet: two of the largest.
+const ANSWER_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
+
+/// Request bytes that may be in memory, of all clients or of one, and the answers to one. A cheap
+/// handle.
 #[derive(Clone)]
 pub(crate) struct Budget(Arc<Bounds>);
 
@@ -48,6 +52,8 @@ struct Bounds {
     all: Pools,
     /// What the client of these requests may have; none: all.
     own: Option<Pools>,
+    /// Of the client's answers.
+    answers: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -113,19 +119,60 @@ impl Share {
     }
 }
 
+/// Room for an answer.
+pub(crate) struct AnswerRoom(OwnedSemaphorePermit);
+
+impl AnswerRoom {
+    /// The answer, which takes what it needs of the room until it was sent.
+    pub(crate) fn hold(mut self, answer: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        let unused = self.0.num_permits().saturating_sub(answer.as_ref().len());
+        drop(self.0.split(unused));
+        Bytes::from_owner(Held { answer, _room: self })
+    }
+}
+
+struct Held<A> {
+    answer: A,
+    _room: AnswerRoom,
+}
+
+impl<A: AsRef<[u8]>> AsRef<[u8]> for Held<A> {
+    fn as_ref(&self) -> &[u8] {
+        self.answer.as_ref()
+    }
+}
+
 impl Budget {
     /// A budget of so many bytes for small and as many for large requests, for which they wait so
     /// long.
     pub(crate) fn new(bytes: u64, timeout: Duration) -> Budget {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Budget(Arc::new(Bounds { bytes, all: Pools::new(bytes), own: None, timeout }))
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Budget(Arc::new(Bounds { bytes, all: Pools::new(bytes), own: None, answers, timeout }))
     }
 
     /// The same for one client, which may have a part of it only.
     pub(crate) fn of_client(&self) -> Budget {
         let Bounds { bytes, ref all, timeout, .. } = *self.0;
         let own = (bytes / OF_CLIENT_ONE_IN).max(OF_CLIENT_BYTES_MIN).min(bytes);
-        Budget(Arc::new(Bounds { bytes, all: all.clone(), own: Some(Pools::new(own)), timeout }))
+        let (all, own) = (all.clone(), Some(Pools::new(own)));
+        let answers = Arc::new(Semaphore::new(ANSWER_BYTES_MAX));
+        Budget(Arc::new(Bounds { bytes, all, own, answers, timeout }))
+    }
+
+    /// Room for an answer that is made whole, of so many bytes at most: it is there until the client
+    /// has taken it, which nobody can make it do. Who leaves many keeps only himself waiting.
+    pub(crate) async fn answer(&self, bytes_max: usize) -> Result<AnswerRoom, Failure> {
+        let permits = permits(bytes_max.min(ANSWER_BYTES_MAX));
+        let taking = Arc::clone(&self.0.answers).acquire_many_owned(permits);
+        match tokio::time::timeout(self.0.timeout, taking).await {
+            Ok(Ok(room)) => Ok(AnswerRoom(room)),
+            _ => Err(Failure::new(
+                &kinds::OVERLOADED,
+                "the answers to this client that it has not taken are as many as there may be: take \
+                 them first",
+            )),
+        }
     }
 
     /// How long a request may wait, and how long its bytes may take to arrive.
@@ -545,5 +592,20 @@ mod tests {
         drop(taken);
         assert_eq!(budget.0.all.large.available_permits(), all);
         assert!(greedy.take(Class::Large, all / OF_CLIENT_ONE_IN).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_not_taken_keep_their_client_waiting() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let (greedy, other) = (budget.of_client(), budget.of_client());
+        let answer = greedy.answer(ANSWER_BYTES_MAX).await.unwrap().hold(vec![7; 10]);
+        assert_eq!(answer, &[7; 10][..]);
+        let piece = answer.slice(3..4);
+        drop(answer);
+        assert!(greedy.answer(ANSWER_BYTES_MAX).await.is_err(), "a piece of it is on its way");
+        assert!(greedy.answer(ANSWER_BYTES_MAX - 10).await.is_ok());
+        assert!(other.answer(ANSWER_BYTES_MAX).await.is_ok());
+        drop(piece);
+        assert!(greedy.answer(ANSWER_BYTES_MAX).await.is_ok());
     }
 }

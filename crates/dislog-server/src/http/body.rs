@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::{Bytes, BytesMut};
+use http::Extensions;
+use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
@@ -23,12 +25,24 @@ impl<S: Sync> FromRequest<S> for Received {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, _: &S) -> Result<Received, Infallible> {
-        let budget = request.extensions().get().cloned();
-        let budget = budget.expect("the listener puts it into every request");
+        let budget = of_client(request.extensions());
         let body = request.into_body();
         let class = Class::of(body.size_hint().upper());
         Ok(Received { body, budget, class })
     }
+}
+
+/// The same for answers.
+impl<S: Sync> FromRequestParts<S> for Budget {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Budget, Infallible> {
+        Ok(of_client(&parts.extensions))
+    }
+}
+
+fn of_client(extensions: &Extensions) -> Budget {
+    extensions.get().cloned().expect("the listener puts it into every request")
 }
 
 /// A body in memory. Its share of the budget lives as long as it does.

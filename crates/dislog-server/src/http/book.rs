@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 
 use crate::access::{Action, Asking};
 use crate::append;
+use crate::budget::Budget;
 use crate::http::body::Received;
-use crate::http::consume::one_record;
+use crate::http::consume::{RECORD_ANSWER_BYTES_MAX, json, one_record};
 use crate::http::problem::Problem;
 use crate::http::produce::append_one;
 use crate::node::Node;
@@ -114,6 +115,7 @@ pub(super) async fn post_root(
 pub(super) async fn get_root(
     State(node): State<Node>,
     asking: Asking,
+    budget: Budget,
     body: Received,
 ) -> Result<Response, Failure> {
     asking.may(Action::Consume, NO_TOPIC)?;
@@ -124,9 +126,10 @@ pub(super) async fn get_root(
     }
     let BookConsume { offset } = parse(&whole.bytes, r#"{"offset":0}"#)?;
     let partition = node.partition(NO_TOPIC, PARTITION).await?;
+    let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
     let located = one_record(&node, partition, offset).await?;
     let value = Some(BASE64.encode(&located.record.value));
-    Ok(Json(BookConsumed { record: BookRecord { value, offset } }).into_response())
+    Ok(json(room, &BookConsumed { record: BookRecord { value, offset } }))
 }
 
 /// The body as JSON, whatever its content type: curl does not say it unasked.

@@ -31,7 +31,7 @@ pub(crate) const GOOD: &str = "127.0.0.1";
 pub(crate) const ATTACKER: &str = "127.0.0.2";
 
 /// What the server may have in memory at most, whatever is done to it here.
-const RSS_BYTES_MAX: u64 = 192 << 20;
+const RSS_BYTES_MAX: u64 = 128 << 20;
 
 /// How long any request of those who mean well may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Fortress {
         let way = Way { address, certs: secure.then(|| Arc::new(certs)) };
         let fortress = Fortress { node, way, _data_dir: dir };
         let mut first = fortress.http2(GOOD, "good").await.unwrap();
-        produce(&mut first, 1).await.unwrap();
+        produce(&mut first, "good", 1).await.unwrap();
         fortress
     }
 
@@ -196,14 +196,15 @@ fn tls(dir: &Path, protocol: &[u8]) -> rustls::ClientConfig {
     config
 }
 
-/// Adds a record to the topic `good`; the error begins with the gRPC status if there was one.
+/// Adds a record to a topic; the error begins with the gRPC status if there was one.
 pub(crate) async fn produce(
     requests: &mut SendRequest<Bytes>,
+    topic: &str,
     value_bytes: usize,
 ) -> Result<(), String> {
     let value = Bytes::from(vec![b'v'; value_bytes]);
     let record = v1::Record { value, ..v1::Record::default() };
-    let topic = "good".to_owned();
+    let topic = topic.to_owned();
     let message = v1::ProduceRequest { records: vec![record], topic, ..Default::default() };
     let mut body = BytesMut::new();
     body.put_u8(0);
@@ -278,7 +279,7 @@ async fn over_one_connection(way: Way, tally: Arc<Tally>) {
     let mut requests = way.http2(GOOD, "good").await.unwrap();
     loop {
         let started = Instant::now();
-        let produced = timeout(PATIENCE, produce(&mut requests, 100)).await;
+        let produced = timeout(PATIENCE, produce(&mut requests, "good", 100)).await;
         produced.expect("a good client is kept waiting").expect("a good client is refused");
         tally.old.note(started);
         tokio::time::sleep(PAUSE).await;
@@ -303,7 +304,7 @@ async fn over_new_connections(way: Way, tally: Arc<Tally>, redials_max: u64) {
 /// An error is one of the connection.
 async fn over_a_new_connection(way: &Way) -> Result<(), String> {
     let mut requests = way.http2(GOOD, "good").await.map_err(|error| error.to_string())?;
-    let produced = produce(&mut requests, 100).await;
+    let produced = produce(&mut requests, "good", 100).await;
     let is_answer = |error: &String| error.starts_with(|first: char| first.is_ascii_digit());
     match produced {
         Err(error) if is_answer(&error) => panic!("a good client is refused: {error}"),
@@ -325,10 +326,10 @@ impl Good {
         }
     }
 
-    /// Adds a record as large as there are.
+    /// Adds a large record to the topic `large`.
     pub(crate) async fn large(&self) {
         let mut requests = self.way.http2(GOOD, "good").await.unwrap();
-        let produced = timeout(PATIENCE, produce(&mut requests, 4 << 20)).await;
+        let produced = timeout(PATIENCE, produce(&mut requests, "large", 4 << 20)).await;
         produced.expect("a good client is kept waiting").expect("a good client is refused");
     }
 

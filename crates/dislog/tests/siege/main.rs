@@ -65,7 +65,7 @@ async fn slow_ones(
 async fn heads_that_never_end(secure: bool) {
     let fortress = Fortress::start(secure).await;
     let good = fortress.good();
-    let count = if secure { 300 } else { 1_000 };
+    let count = if secure { 200 } else { 1_000 };
     let http1 = [b"GET /livez HTTP/1.1\r\nhost: x\r\nx: ".to_vec(), b"G".to_vec()];
     let slow = slow_ones(&fortress, count, b"http/1.1", &http1, b"x").await;
     // The head of a stream whose end never comes, and no stream at all.
@@ -120,7 +120,7 @@ async fn bodies_that_never_end(secure: bool) {
     }
     let more = slow_ones(&fortress, CONNECTIONS, b"http/1.1", &starts, b"x").await;
     good.more(MEANWHILE).await;
-    // One that is as large as they come.
+    // Also those that have to wait for room.
     good.large().await;
     drop((slow, more));
     fortress.stands(good, &format!("{} bodies that never end", 40 * 64 + 40)).await;
@@ -277,7 +277,8 @@ async fn bombs_encrypted() {
 /// Streams that are opened and reset at once, and streams that are reset once they were looked at.
 async fn rapid_reset(secure: bool) {
     const RESETS: u32 = 20_000;
-    const IN_TURN: usize = 2_000;
+    const BLASTS: usize = 2;
+    const IN_TURN: usize = 1_000;
     const AT_ONCE: usize = 200;
     let fortress = Fortress::start(secure).await;
     let good = fortress.good();
@@ -287,7 +288,7 @@ async fn rapid_reset(secure: bool) {
         bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block));
         bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
-    for _ in 0..5 {
+    for _ in 0..BLASTS {
         let wire = fortress.dial(ATTACKER, "mallory", b"h2").await.unwrap();
         let ended = read_to_goaway(wire, bytes.clone()).await;
         let is_calmed = matches!(ended, Ended::Reset | Ended::Goaway(ENHANCE_YOUR_CALM));
@@ -310,7 +311,7 @@ async fn rapid_reset(secure: bool) {
         reset += streams.len();
     }
     good.more(MEANWHILE).await;
-    fortress.stands(good, &format!("5 × {RESETS} resets at once, {reset} in turn")).await;
+    fortress.stands(good, &format!("{BLASTS} × {RESETS} resets at once, {reset} in turn")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,6 +322,35 @@ async fn rapid_reset_in_plaintext() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_reset_encrypted() {
     rapid_reset(true).await;
+}
+
+/// Answers of 5 MiB that nobody takes.
+async fn answers_that_nobody_reads(secure: bool) {
+    const CONNECTIONS: usize = 3;
+    const STREAMS: u32 = 100;
+    let fortress = Fortress::start(secure).await;
+    let good = fortress.good();
+    good.large().await;
+    let mut start = http2_start();
+    for stream in (0..STREAMS).map(|number| 2 * number + 1) {
+        let path = if stream % 4 == 1 { "/0" } else { "?limit=10000" };
+        let block = request_block("GET", &format!("/v1/topics/large/records{path}"));
+        start.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block));
+    }
+    let slow = slow_ones(&fortress, CONNECTIONS, b"h2", &[start], b"").await;
+    good.more(2 * MEANWHILE).await;
+    drop(slow);
+    fortress.stands(good, "300 answers of 5 MiB that nobody reads").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_in_plaintext() {
+    answers_that_nobody_reads(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_encrypted() {
+    answers_that_nobody_reads(true).await;
 }
 
 /// Frames that want an answer, from those who do not read it.
@@ -344,7 +374,7 @@ async fn floods(secure: bool) {
             while wire.write_all(&flood).await.is_ok() {}
         });
     }
-    good.more(MEANWHILE).await;
+    good.more(MEANWHILE / 2).await;
     flooding.shutdown().await;
     fortress.stands(good, &format!("floods over {CONNECTIONS} connections")).await;
 }
@@ -385,7 +415,7 @@ async fn more_than_a_share(secure: bool) {
     probe.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(frames::read_answer(&mut probe).await.starts_with("HTTP/1.1 200"));
     let mut http2 = fortress.http2(from, "mallory").await.unwrap();
-    let refused = fortress::produce(&mut http2, 1).await.unwrap_err();
+    let refused = fortress::produce(&mut http2, "good", 1).await.unwrap_err();
     assert!(refused.starts_with("8: ") && refused.contains("has 256 connections"), "{refused}");
     good.more(MEANWHILE).await;
     let said = fortress.node.output();
@@ -394,7 +424,7 @@ async fn more_than_a_share(secure: bool) {
     // There is room again for who was refused.
     let mut http2 = fortress.http2(from, "mallory").await.unwrap();
     let again = async {
-        while fortress::produce(&mut http2, 1).await.is_err() {
+        while fortress::produce(&mut http2, "good", 1).await.is_err() {
             http2 = fortress.http2(from, "mallory").await.unwrap();
         }
     };
