@@ -160,8 +160,9 @@ impl Budget {
         Budget(Arc::new(Bounds { bytes, all, own, answers, timeout }))
     }
 
-    /// Room for an answer that is made whole, of so many bytes at most: it is there until the client
-    /// has taken it, which nobody can make it do. Who leaves many keeps only himself waiting.
+    /// Room for an answer that is made whole, of so many bytes at most: it is there until the
+    /// client has taken it, which nobody can make it do. Who leaves many keeps only himself
+    /// waiting.
     pub(crate) async fn answer(&self, bytes_max: usize) -> Result<AnswerRoom, Failure> {
         let permits = permits(bytes_max.min(ANSWER_BYTES_MAX));
         let taking = Arc::clone(&self.0.answers).acquire_many_owned(permits);
@@ -169,8 +170,8 @@ impl Budget {
             Ok(Ok(room)) => Ok(AnswerRoom(room)),
             _ => Err(Failure::new(
                 &kinds::OVERLOADED,
-                "the answers to this client that it has not taken are as many as there may be: take \
-                 them first",
+                "the answers to this client that it has not taken are as many as there may be: \
+                 take them first",
             )),
         }
     }

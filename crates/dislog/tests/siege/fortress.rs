@@ -37,7 +37,7 @@ const RSS_BYTES_MAX: u64 = 128 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long those pause between two requests.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection, encrypted or not.
 pub(crate) type Wire = Box<dyn AnyStream>;
