@@ -5,6 +5,9 @@
 //! arrival until its handler is done with them; appends under way are counted by the partitions
 //! after that. When the budget is used up, arriving requests wait (their senders are held back by
 //! flow control), and are refused after the request timeout.
+//!
+//! No client may have more than a part of it, or who sends all but the last byte of many messages
+//! would keep all others waiting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +16,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::Status;
 
@@ -28,12 +32,49 @@ const PREFIX_BYTES: usize = 5;
 /// wait.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 
-/// Request bytes that may be in memory. A cheap handle.
+/// One client may have this part of a budget.
+const OF_CLIENT_ONE_IN: usize = 4;
+
+/// The least that a client may have, if there is as much: what the largest request takes.
+const OF_CLIENT_BYTES_MIN: usize = 2 * BATCH_BYTES_MAX;
+
+/// Answers of one client that were made whole and that it has not taken yet: two of the largest.
+const ANSWER_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
+
+/// Request bytes that may be in memory, of all clients or of one, and the answers to one. A cheap
+/// handle.
 #[derive(Clone)]
-pub(crate) struct Budget {
+pub(crate) struct Budget(Arc<Bounds>);
+
+struct Bounds {
+    /// How much there is of each for all together.
+    bytes: usize,
+    all: Pools,
+    /// What the client of these requests may have; none: all.
+    own: Option<Pools>,
+    /// Of the client's answers.
+    answers: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+#[derive(Clone)]
+struct Pools {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    timeout: Duration,
+}
+
+impl Pools {
+    fn new(bytes: usize) -> Pools {
+        let [small, large] = [(); 2].map(|()| Arc::new(Semaphore::new(bytes)));
+        Pools { small, large }
+    }
+
+    fn of(&self, class: Class) -> Arc<Semaphore> {
+        Arc::clone(match class {
+            Class::Small => &self.small,
+            Class::Large => &self.large,
+        })
+    }
 }
 
 /// Which budget a request is under.
@@ -56,15 +97,88 @@ impl Class {
 }
 
 /// A part of the budget; given back when dropped.
-pub(crate) type Share = OwnedSemaphorePermit;
+pub(crate) struct Share {
+    all: OwnedSemaphorePermit,
+    own: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// Adds another part of the same budget and class.
+    pub(crate) fn merge(&mut self, more: Share) {
+        self.all.merge(more.all);
+        if let (Some(own), Some(more)) = (&mut self.own, more.own) {
+            own.merge(more);
+        }
+    }
+
+    /// Gives back what is beyond so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        for part in [Some(&mut self.all), self.own.as_mut()].into_iter().flatten() {
+            drop(part.split(part.num_permits().saturating_sub(bytes)));
+        }
+    }
+}
+
+/// Room for an answer.
+pub(crate) struct AnswerRoom(OwnedSemaphorePermit);
+
+impl AnswerRoom {
+    /// The answer, which takes what it needs of the room until it was sent.
+    pub(crate) fn hold(mut self, answer: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        let unused = self.0.num_permits().saturating_sub(answer.as_ref().len());
+        drop(self.0.split(unused));
+        Bytes::from_owner(Held { answer, _room: self })
+    }
+}
+
+struct Held<A> {
+    answer: A,
+    _room: AnswerRoom,
+}
+
+impl<A: AsRef<[u8]>> AsRef<[u8]> for Held<A> {
+    fn as_ref(&self) -> &[u8] {
+        self.answer.as_ref()
+    }
+}
 
 impl Budget {
     /// A budget of so many bytes for small and as many for large requests, for which they wait so
     /// long.
     pub(crate) fn new(bytes: u64, timeout: Duration) -> Budget {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let [small, large] = [(); 2].map(|()| Arc::new(Semaphore::new(bytes)));
-        Budget { small, large, timeout }
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Budget(Arc::new(Bounds { bytes, all: Pools::new(bytes), own: None, answers, timeout }))
+    }
+
+    /// The same for one client, which may have a part of it only.
+    pub(crate) fn of_client(&self) -> Budget {
+        let Bounds { bytes, ref all, timeout, .. } = *self.0;
+        let own = (bytes / OF_CLIENT_ONE_IN).max(OF_CLIENT_BYTES_MIN).min(bytes);
+        let (all, own) = (all.clone(), Some(Pools::new(own)));
+        let answers = Arc::new(Semaphore::new(ANSWER_BYTES_MAX));
+        Budget(Arc::new(Bounds { bytes, all, own, answers, timeout }))
+    }
+
+    /// Room for an answer that is made whole, of so many bytes at most: it is there until the
+    /// client has taken it, which nobody can make it do. Who leaves many keeps only himself
+    /// waiting.
+    pub(crate) async fn answer(&self, bytes_max: usize) -> Result<AnswerRoom, Failure> {
+        let permits = permits(bytes_max.min(ANSWER_BYTES_MAX));
+        let taking = Arc::clone(&self.0.answers).acquire_many_owned(permits);
+        match tokio::time::timeout(self.0.timeout, taking).await {
+            Ok(Ok(room)) => Ok(AnswerRoom(room)),
+            _ => Err(Failure::new(
+                &kinds::OVERLOADED,
+                "the answers to this client that it has not taken are as many as there may be: \
+                 take them first",
+            )),
+        }
+    }
+
+    /// How long a request may wait, and how long its bytes may take to arrive.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.timeout
     }
 
     /// Takes so many bytes, waiting for them if need be. Safe to cancel.
@@ -76,23 +190,29 @@ impl Budget {
     }
 
     fn try_take(&self, class: Class, bytes: usize) -> Option<Share> {
-        self.of(class).try_acquire_many_owned(permits(bytes)).ok()
-    }
-
-    fn of(&self, class: Class) -> Arc<Semaphore> {
-        Arc::clone(match class {
-            Class::Small => &self.small,
-            Class::Large => &self.large,
-        })
+        let permits = permits(bytes);
+        let own = self.0.own.as_ref().map(|own| own.of(class).try_acquire_many_owned(permits));
+        let own = own.transpose().ok()?;
+        let all = self.0.all.of(class).try_acquire_many_owned(permits).ok()?;
+        Some(Share { all, own })
     }
 
     async fn wait(self, class: Class, bytes: usize) -> Result<Share, Failure> {
-        let taking = self.of(class).acquire_many_owned(permits(bytes));
-        match tokio::time::timeout(self.timeout, taking).await {
+        // Its own first: what waits for that keeps nothing from others.
+        let taking = async {
+            let own = match &self.0.own {
+                Some(own) => Some(own.of(class).acquire_many_owned(permits(bytes)).await?),
+                None => None,
+            };
+            let all = self.0.all.of(class).acquire_many_owned(permits(bytes)).await?;
+            Ok::<_, AcquireError>(Share { all, own })
+        };
+        match tokio::time::timeout(self.0.timeout, taking).await {
             Ok(Ok(share)) => Ok(share),
             _ => Err(Failure::new(
                 &kinds::OVERLOADED,
-                "the server holds as many request bytes as it may: try again",
+                "the server holds as many request bytes as it may, of all clients or of this one: \
+                 try again",
             )),
         }
     }
@@ -106,16 +226,27 @@ fn permits(bytes: usize) -> u32 {
 /// last message has been decoded, the handler when it was dealt with.
 pub(crate) type Hold = Arc<Mutex<Option<Share>>>;
 
+/// How many messages a method takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Messages {
+    /// One: the request has to be there, to its end, within the budget's timeout.
+    One,
+    /// As many as the client likes, when it likes. Each has to arrive within the timeout, and
+    /// whoever asks for the next is done with the one before.
+    Stream,
+}
+
 /// The body of a gRPC request: as it comes, once the budget has room for the message it carries. A
 /// message that takes longer than the budget's timeout to arrive ends it.
 pub(crate) struct Budgeted<B> {
     inner: B,
     budget: Budget,
+    messages: Messages,
     hold: Hold,
     framing: Framing,
     /// Data that waits for room.
     waiting: Option<(Bytes, Wait)>,
-    /// When the message under way must have arrived.
+    /// When what is under way must have arrived.
     deadline: Option<Pin<Box<Sleep>>>,
     /// The length of a message that is larger than any may be: nothing behind it is passed on.
     too_large: Option<usize>,
@@ -126,12 +257,18 @@ type Wait = Pin<Box<dyn Future<Output = Result<Share, Failure>> + Send + Sync>>;
 impl<B> Budgeted<B> {
     /// `inner` under `budget`, and what its handler must hold. A message longer than
     /// `message_bytes_max` ends it.
-    pub(crate) fn new(inner: B, budget: Budget, message_bytes_max: usize) -> (Budgeted<B>, Hold) {
+    pub(crate) fn new(
+        inner: B,
+        budget: Budget,
+        messages: Messages,
+        message_bytes_max: usize,
+    ) -> (Budgeted<B>, Hold) {
         let hold = Hold::default();
         let framing = Framing { message_bytes_max, ..Framing::default() };
         let body = Budgeted {
             inner,
             budget,
+            messages,
             hold: hold.clone(),
             framing,
             waiting: None,
@@ -152,10 +289,9 @@ impl<B> Budgeted<B> {
             self.too_large = Some(bytes);
             data.truncate(position);
         }
-        if !seen.incomplete {
+        if self.messages == Messages::Stream && (seen.started > 0 || !seen.incomplete) {
+            // The next one has its own time.
             self.deadline = None;
-        } else if seen.started > 0 || self.deadline.is_none() {
-            self.deadline = Some(Box::pin(tokio::time::sleep(self.budget.timeout)));
         }
         if seen.started == 0 {
             return Some(data);
@@ -174,6 +310,17 @@ impl<B> Budgeted<B> {
                 None
             }
         }
+    }
+
+    /// When nothing more has come: whether it is too late for that.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.messages == Messages::Stream && self.framing.is_between_messages() {
+            self.set_share(None);
+            return Poll::Pending;
+        }
+        let timeout = self.budget.timeout();
+        let deadline = || Box::pin(tokio::time::sleep(timeout));
+        self.deadline.get_or_insert_with(deadline).as_mut().poll(cx)
     }
 }
 
@@ -205,7 +352,7 @@ where
                 Poll::Ready(Some(frame)) => frame.map_err(Into::into)?,
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {
-                    ready!(poll_deadline(&mut this.deadline, cx));
+                    ready!(this.poll_late(cx));
                     return Poll::Ready(Some(Err(Box::new(Status::from(slow())))));
                 }
             };
@@ -226,13 +373,6 @@ where
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
-    }
-}
-
-fn poll_deadline(deadline: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
-    match deadline {
-        Some(deadline) => deadline.as_mut().poll(cx),
-        None => Poll::Pending,
     }
 }
 
@@ -301,8 +441,12 @@ impl Framing {
             seen.started += 1;
             seen.bytes_max = seen.bytes_max.max(self.rest_bytes);
         }
-        seen.incomplete = self.rest_bytes > 0 || self.prefix_bytes > 0;
+        seen.incomplete = !self.is_between_messages();
         seen
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.rest_bytes == 0 && self.prefix_bytes == 0
     }
 }
 
@@ -348,8 +492,9 @@ mod tests {
     async fn a_message_waits_until_the_handler_of_another_is_done() {
         let budget = Budget::new(1_000, Duration::from_secs(1));
         let data = |bytes| message(bytes)[..10].to_vec();
-        let (mut first, handler) = Budgeted::new(unfinished(data(600)), budget.clone(), 1_000);
-        let (mut second, _) = Budgeted::new(unfinished(data(600)), budget, 1_000);
+        let (mut first, handler) =
+            Budgeted::new(unfinished(data(600)), budget.clone(), Messages::One, 1_000);
+        let (mut second, _) = Budgeted::new(unfinished(data(600)), budget, Messages::One, 1_000);
         assert!(first.frame().await.unwrap().is_ok());
         drop(first);
         assert!(second.frame().now_or_never().is_none(), "the handler still has its message");
@@ -365,7 +510,8 @@ mod tests {
     async fn a_message_that_waits_in_vain_is_refused() {
         let budget = Budget::new(1_000, Duration::from_secs(1));
         let _all = budget.take(Class::Small, 1_000).await.unwrap();
-        let (mut body, _) = Budgeted::new(unfinished(message(1)), budget.clone(), 1_000);
+        let (mut body, _) =
+            Budgeted::new(unfinished(message(1)), budget.clone(), Messages::One, 1_000);
         let error = body.frame().await.unwrap().unwrap_err();
         let status = error.downcast::<Status>().unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
@@ -382,7 +528,7 @@ mod tests {
             let rest = large[cut..].to_vec();
             let frames = [data, rest].map(|data| Ok::<_, Status>(Frame::data(Bytes::from(data))));
             let frames = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-            let (mut body, _) = Budgeted::new(frames, budget.clone(), 100);
+            let (mut body, _) = Budgeted::new(frames, budget.clone(), Messages::One, 100);
             let mut passed = Vec::new();
             let error = loop {
                 match body.frame().await.unwrap() {
@@ -393,5 +539,74 @@ mod tests {
             assert_eq!(error.code(), tonic::Code::ResourceExhausted);
             assert!(passed.starts_with(&before) && passed.len() < before.len() + PREFIX_BYTES);
         }
+    }
+
+    fn free(budget: &Budget) -> usize {
+        budget.0.all.small.available_permits()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_message_has_to_end_in_time() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        // Whole, but the end of the request is kept back; and nothing at all.
+        for data in [message(600), Vec::new()] {
+            let (mut body, handler) =
+                Budgeted::new(unfinished(data), budget.clone(), Messages::One, 1_000);
+            assert!(body.frame().await.unwrap().is_ok());
+            let held = 1_000 - free(&budget);
+            assert!(body.frame().now_or_never().is_none());
+            assert_eq!(1_000 - free(&budget), held, "the handler still has it");
+            let status = body.frame().await.unwrap().unwrap_err().downcast::<Status>().unwrap();
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+            drop((body, handler));
+            assert_eq!(free(&budget), 1_000);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_at_rest_holds_nothing_and_may_rest() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let (mut body, _handler) =
+            Budgeted::new(unfinished(message(600)), budget.clone(), Messages::Stream, 1_000);
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(free(&budget), 400);
+        let rest = tokio::time::timeout(Duration::from_secs(3_600), body.frame()).await;
+        assert!(rest.is_err(), "it ended");
+        assert_eq!(free(&budget), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_client_has_all_of_it() {
+        let all = 8 * OF_CLIENT_BYTES_MIN;
+        let budget = Budget::new(all as u64, Duration::from_secs(1));
+        let (greedy, other) = (budget.of_client(), budget.of_client());
+        let mut taken = Vec::new();
+        while let Some(share) = greedy.try_take(Class::Large, OF_CLIENT_BYTES_MIN) {
+            taken.push(share);
+        }
+        assert_eq!(taken.len(), 8 / OF_CLIENT_ONE_IN);
+        assert!(greedy.take(Class::Large, 1).await.is_err());
+        assert!(other.take(Class::Large, OF_CLIENT_BYTES_MIN).await.is_ok());
+        taken[0].shrink_to(10);
+        let more = greedy.take(Class::Large, OF_CLIENT_BYTES_MIN - 10).await.unwrap();
+        taken[0].merge(more);
+        drop(taken);
+        assert_eq!(budget.0.all.large.available_permits(), all);
+        assert!(greedy.take(Class::Large, all / OF_CLIENT_ONE_IN).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_not_taken_keep_their_client_waiting() {
+        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let (greedy, other) = (budget.of_client(), budget.of_client());
+        let answer = greedy.answer(ANSWER_BYTES_MAX).await.unwrap().hold(vec![7; 10]);
+        assert_eq!(answer, &[7; 10][..]);
+        let piece = answer.slice(3..4);
+        drop(answer);
+        assert!(greedy.answer(ANSWER_BYTES_MAX).await.is_err(), "a piece of it is on its way");
+        assert!(greedy.answer(ANSWER_BYTES_MAX - 10).await.is_ok());
+        assert!(other.answer(ANSWER_BYTES_MAX).await.is_ok());
+        drop(piece);
+        assert!(greedy.answer(ANSWER_BYTES_MAX).await.is_ok());
     }
 }

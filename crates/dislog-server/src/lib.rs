@@ -29,12 +29,14 @@
 //! (`dislog-tls`).
 
 mod access;
+mod answering;
 mod append;
 mod budget;
 mod complaint;
 mod config;
 mod forward;
 mod grpc;
+mod guests;
 mod http;
 mod identity;
 mod listener;
@@ -42,6 +44,7 @@ mod node;
 mod outflow;
 mod page;
 mod peer;
+mod places;
 mod plaintext;
 mod preface;
 mod read;

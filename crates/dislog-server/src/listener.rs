@@ -1,50 +1,45 @@
 //! The one port: accepts connections, speaks HTTP/1.1, HTTP/2 or the protocol between nodes on
 //! each, and ends them in time.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use dislog_proto::v1::log_server::{LogServer, SERVICE_NAME as LOG};
 use dislog_tls::HandshakeError;
-use http::{Request, Response, header};
-use http_body_util::Either;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-use tonic::Status;
-use tower::Service as _;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::access::Asking;
-use crate::budget::Budgeted;
-use crate::complaint::{Complaint, Complaints};
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, unary};
-use crate::identity::Caller;
+use crate::answering::{Answering, Services, Standing};
+use crate::complaint::Complaint;
+use crate::guests::Guest;
+use crate::identity::{Caller, Host, Subject};
 use crate::node::Node;
 use crate::peer;
-use crate::plaintext::turn_away;
+use crate::places::Client;
+use crate::plaintext::{say_last, turn_away};
 use crate::preface::{Prefixed, Protocol, detect};
 use crate::security::Unwelcome;
 use crate::streams::{Opened, Streams};
 
-/// What a client may send on one HTTP/2 stream before it is read: enough for 100 MB/s at 20 ms.
-const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// What a client may send on an HTTP/2 connection before it is read: what a connection can make the
+/// server hold beside the budget. Enough for 200 MB/s at 20 ms for the first connections, and less
+/// for those that come when there are many.
+///
+/// Ranks up to the first number have the second. A connection's rank is how many are open, or four
+/// times how many its client has open, whichever is more: so one client's windows are 112 MiB at
+/// most, and those of 1,024 connections 448 MiB.
+const HTTP2_WINDOW_BYTES: [(usize, u32); 3] =
+    [(32, 4 << 20), (128, 1 << 20), (usize::MAX, 256 << 10)];
 
-/// The same for all streams of a connection: what a connection can make the server hold beside the
-/// budget.
-const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How much a connection of one's own raises the rank.
+const OWN_RANK: usize = 4;
 
 /// Larger frames than the 16 KiB of old cost fewer calls and wake-ups.
 const HTTP2_FRAME_BYTES_MAX: u32 = 64 << 10;
@@ -56,8 +51,26 @@ const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 /// for a place.
 const HTTP2_STREAMS_MAX: u32 = 512;
 
-/// All headers of a request together.
-const HEADERS_BYTES_MAX: u32 = 32 << 10;
+/// All headers of an HTTP/2 request together: the longest tokens and some more. What is larger is
+/// not kept, and ends the connection if it is much larger.
+const HTTP2_HEADERS_BYTES_MAX: u32 = 16 << 10;
+
+/// What a client may refer back to in compressed headers.
+const HTTP2_HEADER_TABLE_BYTES: u32 = 4 << 10;
+
+/// Streams that a client may open and reset before they were looked at; one more ends the
+/// connection. Clients that cancel requests have mostly waited for an answer.
+const HTTP2_PENDING_RESETS_MAX: usize = 128;
+
+/// Streams that the server may have to reset for errors of the client; one more ends the
+/// connection.
+const HTTP2_ERROR_RESETS_MAX: usize = 1_024;
+
+/// All headers of an HTTP/1 request together, and how much of a body is read at a time.
+const HTTP1_BUFFER_BYTES_MAX: usize = 32 << 10;
+
+/// How many headers an HTTP/1 request may have.
+const HTTP1_HEADERS_MAX: usize = 100;
 
 /// How often a silent HTTP/2 connection is asked whether it is still there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
@@ -72,22 +85,11 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long to wait when the system refuses to accept, having run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What answers requests.
-#[derive(Clone)]
-pub(crate) struct Services {
-    /// Those for records: they are the many, and go straight to their service.
-    pub(crate) log: LogServer<LogService>,
-    /// Others of content type `application/grpc`.
-    pub(crate) grpc: Router,
-    /// All others.
-    pub(crate) http: Router,
-    /// What takes the frames of other nodes.
-    pub(crate) peers: Arc<peer::Acceptor>,
-    /// Those that were not served, and why.
-    pub(crate) unwelcome: Arc<Complaints<(IpAddr, String)>>,
-    /// Bounds them.
-    pub(crate) node: Node,
-}
+/// The same when a guest was sent away for it.
+const DISPLACED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long one who is refused may take to hear why.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 
 /// Serves until the node is closing; then ends every connection, at the latest after the grace.
 pub(crate) async fn serve(listener: TcpListener, services: Services) {
@@ -110,30 +112,48 @@ pub(crate) async fn serve(listener: TcpListener, services: Services) {
     }
 }
 
+/// Never waits for those who were accepted.
 async fn accept_loop(listener: &TcpListener, services: &Services, connections: &mut JoinSet<()>) {
-    let connections_max = usize::try_from(services.node.config.connections_max)
-        .unwrap_or(usize::MAX)
-        .min(Semaphore::MAX_PERMITS);
-    let places = Arc::new(Semaphore::new(connections_max));
-    let (mut full, mut refused) = (Complaint::default(), Complaint::default());
+    let mut refused = Complaint::default();
     loop {
-        if places.available_permits() == 0 && full.is_due() {
-            tracing::warn!(connections_max, "all connections allowed are open; more must wait");
-        }
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
-                connections.spawn(connection(stream, from, services.clone(), place));
+                let (guest, displaced, gone) = services.room.enter(Host::of(from.ip()));
+                if let Some(host) = gone {
+                    tell_of_displaced(services, host);
+                }
+                let connection = connection(stream, from, services.clone(), guest);
+                connections.spawn(async {
+                    tokio::select! {
+                        biased;
+                        () = connection => {}
+                        () = displaced.wait() => {}
+                    }
+                });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if refused.is_due() {
                     tracing::error!(%error, "cannot accept connections, trying again");
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                let pause = match services.room.displace() {
+                    Some(_) => DISPLACED_PAUSE,
+                    None => ACCEPT_PAUSE,
+                };
+                tokio::time::sleep(pause).await;
             }
         }
         while connections.try_join_next().is_some() {}
+    }
+}
+
+fn tell_of_displaced(services: &Services, host: Host) {
+    if services.unwelcome.is_due((host.address(), "guests".to_owned())) {
+        tracing::warn!(
+            from = %host, guests_max = services.node.config.guests_max,
+            "ended connections that made no request, to make room for new ones: most of them come \
+             from there; keep it out by other means if it should not do that"
+        );
     }
 }
 
@@ -148,12 +168,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(
-    stream: TcpStream,
-    from: SocketAddr,
-    services: Services,
-    place: OwnedSemaphorePermit,
-) {
+async fn connection(stream: TcpStream, from: SocketAddr, services: Services, guest: Guest) {
     let counted = Counted::new(services.node.clone());
     let header_timeout = Duration::from_millis(services.node.config.header_timeout_ms);
     if let Err(error) = set_options(&stream) {
@@ -167,19 +182,14 @@ async fn connection(
         () = closing.wait() => return,
     };
     let Ok(Some((protocol, stream, caller))) = greeted else { return };
+    if protocol == Protocol::Peer {
+        return welcome_peer(stream, services, caller, head_by, (counted, guest)).await;
+    }
+    let standing = Arc::new(Standing::new(guest));
+    let answering = Answering { services, caller, standing };
     let ended = match protocol {
-        Protocol::Http1 => {
-            serve_http1(stream, Answering { services, caller }, header_timeout).await
-        }
-        Protocol::Http2 => serve_http2(stream, Answering { services, caller }).await,
-        Protocol::Peer => {
-            // Peers are heard longer than clients: until the leaderships are handed over.
-            tokio::spawn(async move {
-                serve_peer(stream, &services, &caller, head_by).await;
-                drop((counted, place));
-            });
-            return;
-        }
+        Protocol::Http2 => serve_http2(stream, answering).await,
+        _ => serve_http1(stream, answering, header_timeout).await,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -226,30 +236,41 @@ async fn serve_http1(
     header_timeout: Duration,
 ) -> hyper::Result<()> {
     let closing = answering.services.node.closing.clone();
+    let standing = Arc::clone(&answering.standing);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
-        .max_buf_size(HEADERS_BYTES_MAX as usize)
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        .max_headers(HTTP1_HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), answering);
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
+        () = standing.refused() => {
+            connection.as_mut().graceful_shutdown();
+            return timeout(REFUSED_MAX, connection).await.unwrap_or(Ok(()));
+        }
     }
     connection.await
 }
 
 async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()> {
     let closing = answering.services.node.closing.clone();
+    let standing = Arc::clone(&answering.standing);
+    let window_bytes = window_bytes(rank(&answering));
     let opened = Opened::default();
     let connection = http2::Builder::new(opened.clone())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(window_bytes / 2)
+        .initial_connection_window_size(window_bytes)
         .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_header_list_size(HEADERS_BYTES_MAX)
+        .max_header_list_size(HTTP2_HEADERS_BYTES_MAX)
+        .header_table_size(HTTP2_HEADER_TABLE_BYTES)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), answering);
@@ -258,8 +279,59 @@ async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()
     tokio::select! {
         ended = streams.drive(connection.as_mut()) => return ended,
         () = closing.wait() => connection.as_mut().graceful_shutdown(),
+        () = standing.refused() => {
+            connection.as_mut().graceful_shutdown();
+            let ended = timeout(REFUSED_MAX, streams.drive(connection)).await;
+            return ended.unwrap_or(Ok(()));
+        }
     }
     streams.drive(connection).await
+}
+
+/// Guests count as well, or who makes no request until he has many connections would have large
+/// windows on each.
+fn rank(answering: &Answering) -> usize {
+    let Answering { services, caller, .. } = answering;
+    let client = Client::of(caller);
+    if client == Client::Node {
+        return 1;
+    }
+    let guests = services.room.count_of(Host::of(caller.from.ip()));
+    let own = services.places.count(&client) + guests;
+    (OWN_RANK * own).max(services.node.connections.load(Ordering::Relaxed))
+}
+
+fn window_bytes(rank: usize) -> u32 {
+    let found = HTTP2_WINDOW_BYTES.iter().find(|(rank_max, _)| rank <= *rank_max);
+    found.expect("the last is for all").1
+}
+
+/// Peers are heard longer than clients: until the leaderships are handed over. One that cannot be a
+/// node stays a guest while it is told so.
+async fn welcome_peer(
+    stream: Prefixed,
+    services: Services,
+    caller: Caller,
+    hello_by: Instant,
+    (counted, guest): (Counted, Guest),
+) {
+    if services.node.security.is_on() && !matches!(caller.subject, Subject::Node(_)) {
+        return serve_peer(stream, &services, &caller, hello_by).await;
+    }
+    match services.place(Client::Node, &caller) {
+        Ok(place) => {
+            drop(guest);
+            tokio::spawn(async move {
+                serve_peer(stream, &services, &caller, hello_by).await;
+                drop((counted, place));
+            });
+        }
+        Err(failure) => {
+            // Whether it was read makes no difference.
+            let refusal = peer::refusal(&failure.message);
+            let _ = timeout(REFUSED_MAX, say_last(stream, &refusal)).await;
+        }
+    }
 }
 
 async fn serve_peer(stream: Prefixed, services: &Services, caller: &Caller, hello_by: Instant) {
@@ -287,78 +359,4 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-type AnswerBody = Either<unary::Answer, Body>;
-
-type Answer = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
-
-/// What answers the requests of one connection.
-struct Answering {
-    services: Services,
-    caller: Caller,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Answering {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn call(&self, mut request: Request<Incoming>) -> Answer {
-        let Answering { services, caller } = self;
-        let node = &services.node;
-        if !is_grpc(&request) {
-            let asking = Asking::http(node, caller, request.headers());
-            request.extensions_mut().insert(asking);
-            let answering = services.http.clone().call(request.map(Body::new));
-            return Box::pin(async { Ok(answering.await?.map(Either::Right)) });
-        }
-        let (mut head, body) = request.into_parts();
-        let asking = match Asking::rpc(node, caller, head.uri.path(), &head.headers) {
-            Ok(asking) => asking,
-            Err(failure) => {
-                let refusal = Status::from(failure).into_http();
-                return Box::pin(async { Ok(refusal.map(Either::Right)) });
-            }
-        };
-        let (body, hold) = Budgeted::new(body, node.budget.clone(), MESSAGE_BYTES_MAX);
-        if unary::is_plain_produce(&head) {
-            let node = node.clone();
-            return Box::pin(async move {
-                let answer = unary::answer(&node, &asking, body).await;
-                drop(hold);
-                Ok(answer.map(Either::Left))
-            });
-        }
-        head.extensions.insert(asking);
-        if is_of_log(head.uri.path()) {
-            let answering = services.log.clone().call(Request::from_parts(head, body));
-            return Box::pin(async move {
-                let answer = OwnBody::unpack(answering.await?);
-                let answer = answer.map(|body| Either::Right(Body::new(body)));
-                drop(hold);
-                Ok(answer)
-            });
-        }
-        let answering = services.grpc.clone().call(Request::from_parts(head, Body::new(body)));
-        Box::pin(async move {
-            let answer = answering.await?.map(Either::Right);
-            drop(hold);
-            Ok(answer)
-        })
-    }
-}
-
-fn is_of_log(path: &str) -> bool {
-    is_of_service(path, LOG)
-}
-
-fn is_of_service(path: &str, service: &str) -> bool {
-    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
-    method.is_some_and(|method| method.starts_with('/'))
-}
-
-fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

@@ -16,7 +16,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::page::{PIECE_BYTES_MAX, Page};
 use crate::read::{Ahead, Reader};
@@ -40,6 +40,14 @@ pub(crate) struct Outlet {
     shelf: Shelf<Waiting>,
     transit: Transit,
     making: Semaphore,
+}
+
+impl Outlet {
+    /// The turn to make a page, for those that are given out whole. Safe to cancel.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.making.acquire().await.ok()
+    }
 }
 
 /// What a stream has on the shelf.
@@ -115,7 +123,7 @@ impl<S: Source> Outflow<S> {
 
     /// Makes the first page, so that its failure is known before the answer begins.
     pub(crate) async fn prepare(&mut self, outlet: &Outlet) -> Result<(), Failure> {
-        let _permit = outlet.making.acquire().await;
+        let _turn = outlet.turn().await;
         if let Some(page) = self.source.page(usize::MAX).await? {
             self.put(page, outlet);
         }
@@ -145,8 +153,7 @@ impl<S: Source> Outflow<S> {
                 return Ok(self.give(page, room, outlet));
             }
         }
-        // The semaphore is never closed.
-        let _permit = outlet.making.acquire().await;
+        let _turn = outlet.turn().await;
         if self.left_bytes > 0 {
             let mut page = self.source.page_again().await?;
             page.skip(self.given_bytes);

@@ -1,5 +1,6 @@
 //! Tells those who do not speak TLS, in the protocol that they do speak, that they should.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::peer;
-use crate::preface::{Protocol, detect};
+use crate::preface::{Prefixed, Protocol, detect};
 
 /// What they are told.
 const WHY: &str = "this server speaks TLS: give the client a CA file and a certificate";
@@ -54,18 +55,23 @@ fn http1_refusal() -> BytesMut {
 /// Says so, and closes.
 pub(crate) async fn turn_away(stream: TcpStream) {
     let telling = async {
-        let (protocol, mut stream) = detect(Stream::Plain(stream)).await?;
+        let (protocol, stream) = detect(Stream::Plain(stream)).await?;
         let refusal = match protocol {
             Protocol::Http1 => http1_refusal(),
             Protocol::Http2 => http2_refusal(),
             Protocol::Peer => peer::refusal(WHY),
         };
-        stream.write_all(&refusal).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 1 << 10];
-        while stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
+        say_last(stream, &refusal).await
     };
     // Whether it was read makes no difference.
     let _ = timeout(FAREWELL_MAX, telling).await;
+}
+
+/// Sends this and no more, and waits until the other side has closed too.
+pub(crate) async fn say_last(mut stream: Prefixed, words: &[u8]) -> io::Result<()> {
+    stream.write_all(words).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 1 << 10];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }

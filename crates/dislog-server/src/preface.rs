@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use dislog_tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, Stream};
@@ -13,6 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::peer::PREFACE as PEER_PREFACE;
+
+/// What is read of a connection before others have their turn: who sends without end has a task
+/// that would never stop by itself, and thousands of small frames in it are much work.
+const TURN_BYTES_MAX: usize = 128 << 10;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,6 +36,8 @@ pub(crate) enum Protocol {
 pub(crate) struct Prefixed {
     prefix: Bytes,
     stream: Stream,
+    /// Read since others had their turn.
+    turn_bytes: usize,
 }
 
 /// Reads until the protocol is clear. An error means that the client went away first.
@@ -46,7 +52,7 @@ pub(crate) async fn detect(mut stream: Stream) -> io::Result<(Protocol, Prefixed
         len += read;
         if let Some((protocol, taken)) = protocol(&start[..len]) {
             let prefix = Bytes::copy_from_slice(&start[taken..len]);
-            return Ok((protocol, Prefixed { prefix, stream }));
+            return Ok((protocol, Prefixed { prefix, stream, turn_bytes: 0 }));
         }
     }
 }
@@ -89,7 +95,15 @@ impl AsyncRead for Prefixed {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.prefix.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+            if this.turn_bytes >= TURN_BYTES_MAX {
+                this.turn_bytes = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+            this.turn_bytes += buffer.filled().len() - before;
+            return Poll::Ready(read);
         }
         let taken = this.prefix.len().min(buffer.remaining());
         buffer.put_slice(&this.prefix[..taken]);

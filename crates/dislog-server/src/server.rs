@@ -14,13 +14,15 @@ use tokio::task::JoinHandle;
 
 use crate::access::audit::Queue;
 use crate::access::{self, Access, AccessError};
+use crate::answering::Services;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::Forwarder;
-use crate::listener::Services;
+use crate::guests::Room;
 use crate::node::{Closing, Node, Shared};
 use crate::outflow::Outlet;
 use crate::peer::{Acceptor, DialError, PeerNetwork, dial_check};
+use crate::places::{Limits, Places};
 use crate::security::{Security, SecurityError};
 use crate::{append, grpc, http, listener};
 
@@ -175,6 +177,8 @@ impl Server {
             http: http::router(&node),
             peers: Arc::new(acceptor(&node)),
             unwelcome: Arc::default(),
+            room: Room::new(count(node.config.guests_max)),
+            places: Arc::new(Places::new(limits(&node.config), node.budget.clone())),
             node: node.clone(),
         };
         let secure = node.security.is_on();
@@ -237,6 +241,18 @@ impl Server {
         self.network.close().await;
         tracing::info!("shut down");
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections_max: count(config.connections_max),
+        connections_per_client_max: count(config.connections_per_client_max),
+        requests_per_client_max: count(config.requests_per_client_max),
+    }
+}
+
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 async fn open(

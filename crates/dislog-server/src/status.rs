@@ -111,6 +111,8 @@ pub(crate) mod kinds {
             "The log has stopped";
         OVERLOADED, reason::OVERLOADED, ResourceExhausted, SERVICE_UNAVAILABLE, SOON,
             "Too much is under way";
+        TOO_MANY, reason::OVERLOADED, ResourceExhausted, TOO_MANY_REQUESTS, LATER,
+            "One client has too much under way";
         TOO_LARGE, reason::TOO_LARGE, ResourceExhausted, PAYLOAD_TOO_LARGE, NEVER,
             "Too large";
         READ_FAILED, reason::READ_FAILED, Internal, INTERNAL_SERVER_ERROR, LATER,

@@ -53,8 +53,15 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Bytes of appends that may be under way at once; more wait for their turn.
     pub append_bytes_in_flight_max: u64,
-    /// Connections that may be open at once; more wait to be accepted.
+    /// Connections that are served at once.
     pub connections_max: u64,
+    /// Of these, how many one client may have: a certificate's subject, or an address.
+    pub connections_per_client_max: u64,
+    /// Requests and streams that one client may have under way.
+    pub requests_per_client_max: u64,
+    /// Connections beside those that are served, which have not made a request yet. One more takes
+    /// the place of another.
+    pub guests_max: u64,
     /// How long a client may take to send the head of a request, and how long an idle HTTP/1.1
     /// connection stays open, milliseconds.
     pub header_timeout_ms: u64,
@@ -99,6 +106,9 @@ impl Default for Config {
             segment_bytes: 128 << 20,
             append_bytes_in_flight_max: 64 << 20,
             connections_max: 1_024,
+            connections_per_client_max: 256,
+            requests_per_client_max: 4_096,
+            guests_max: 512,
             header_timeout_ms: 30_000,
             request_timeout_ms: 30_000,
             shutdown_grace_ms: 1_000,

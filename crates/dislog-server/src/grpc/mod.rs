@@ -25,10 +25,23 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder, Error};
 
 use crate::access::Asking;
+use crate::budget::Messages;
 use crate::node::{Node, topic_name};
 
 /// The most bytes of one message: a batch and the fields around it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
+
+/// The methods that take a stream of messages.
+const TAKE_STREAMS: [&str; 3] = [
+    "/log.v1.Log/ProduceStream",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// How many messages the method of this path takes.
+pub(crate) fn messages(path: &str) -> Messages {
+    if TAKE_STREAMS.contains(&path) { Messages::Stream } else { Messages::One }
+}
 
 /// The service for records.
 pub(crate) fn log(node: &Node) -> LogServer<LogService> {
@@ -112,5 +125,38 @@ impl Log for LogService {
         let id = PartitionId { topic: topic_name(&topic)?, partition };
         let servers = self.node.servers(&id);
         Ok(Response::new(v1::GetServersResponse { servers }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn the_methods_that_take_streams_are_those_of_the_descriptors() {
+        let sets = [
+            dislog_proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let mut seen = 0;
+        for set in sets {
+            for file in FileDescriptorSet::decode(set).unwrap().file {
+                for service in &file.service {
+                    for method in &service.method {
+                        let path =
+                            format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                        let is_stream = messages(&path) == Messages::Stream;
+                        assert_eq!(is_stream, method.client_streaming(), "{path}");
+                        seen += usize::from(is_stream);
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, TAKE_STREAMS.len(), "one of them is not there");
     }
 }

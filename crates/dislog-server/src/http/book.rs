@@ -2,7 +2,6 @@
 //! of the topic `default`. Field names, base64 and status 200 are the book's.
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -15,8 +14,9 @@ use utoipa::ToSchema;
 
 use crate::access::{Action, Asking};
 use crate::append;
-use crate::http::body;
-use crate::http::consume::one_record;
+use crate::budget::Budget;
+use crate::http::body::Received;
+use crate::http::consume::{RECORD_ANSWER_BYTES_MAX, json, one_record};
 use crate::http::problem::Problem;
 use crate::http::produce::append_one;
 use crate::node::Node;
@@ -85,10 +85,10 @@ struct Greeting {
 pub(super) async fn post_root(
     State(node): State<Node>,
     asking: Asking,
-    body: Body,
+    body: Received,
 ) -> Result<Response, Failure> {
     asking.may(Action::Produce, NO_TOPIC)?;
-    let whole = body::whole(&node, body, BODY_BYTES_MAX).await?;
+    let whole = body.whole(BODY_BYTES_MAX).await?;
     let BookProduce { record } = parse(&whole.bytes, r#"{"record":{"value":"aGk="}}"#)?;
     let value = BASE64.decode(record.value.unwrap_or_default()).map_err(|error| {
         Failure::invalid(format!("record.value is not base64 (RFC 4648 §4): {error}"))
@@ -115,19 +115,21 @@ pub(super) async fn post_root(
 pub(super) async fn get_root(
     State(node): State<Node>,
     asking: Asking,
-    body: Body,
+    budget: Budget,
+    body: Received,
 ) -> Result<Response, Failure> {
     asking.may(Action::Consume, NO_TOPIC)?;
-    let whole = body::whole(&node, body, BODY_BYTES_MAX).await?;
+    let whole = body.whole(BODY_BYTES_MAX).await?;
     if whole.bytes.is_empty() {
         let version = env!("CARGO_PKG_VERSION");
         return Ok(Json(Greeting { name: "dislog", version, api: "/openapi.json" }).into_response());
     }
     let BookConsume { offset } = parse(&whole.bytes, r#"{"offset":0}"#)?;
     let partition = node.partition(NO_TOPIC, PARTITION).await?;
-    let located = one_record(partition, offset).await?;
+    let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
+    let located = one_record(&node, partition, offset).await?;
     let value = Some(BASE64.encode(&located.record.value));
-    Ok(Json(BookConsumed { record: BookRecord { value, offset } }).into_response())
+    Ok(json(room, &BookConsumed { record: BookRecord { value, offset } }))
 }
 
 /// The body as JSON, whatever its content type: curl does not say it unasked.

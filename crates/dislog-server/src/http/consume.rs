@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use dislog_cluster::{Partition, Progress};
+use dislog_types::limits::RECORD_BYTES_MAX;
 use http::{HeaderMap, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::access::{Action, Asking};
+use crate::budget::{AnswerRoom, Budget};
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
 use crate::http::record_json::RecordOut;
@@ -25,6 +26,9 @@ const RECORDS_DEFAULT: usize = 100;
 
 /// The most records of a page.
 const RECORDS_MAX: usize = 10_000;
+
+/// The room for records as JSON: base64 and escapes take more than the bytes themselves.
+pub(super) const RECORD_ANSWER_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
 /// The longest wait for a page. Streams wait for ever.
 const WAIT_MS_MAX: u64 = 300_000;
@@ -65,6 +69,7 @@ struct Page {
 )]
 pub(super) async fn get_record(
     State(node): State<Node>,
+    budget: Budget,
     names: Names,
     params: Params,
     headers: HeaderMap,
@@ -73,16 +78,28 @@ pub(super) async fn get_record(
     let offset = names.offset()?;
     let accepted = accepted(&headers, &[JSON, BYTES])?;
     let partition = open(&node, &names, &params).await?;
-    let record = one_record(partition, offset).await?;
+    let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
+    let record = one_record(&node, partition, offset).await?;
     if accepted == BYTES {
         let content_type = [(header::CONTENT_TYPE, BYTES)];
-        return Ok((content_type, Body::from(record.record.value)).into_response());
+        return Ok((content_type, Body::from(room.hold(record.record.value))).into_response());
     }
-    Ok(Json(RecordOut::from(record)).into_response())
+    Ok(json(room, &RecordOut::from(record)))
+}
+
+/// An answer that takes what it needs of the room.
+pub(super) fn json(room: AnswerRoom, answer: &impl Serialize) -> Response {
+    let answer = serde_json::to_vec(answer).expect("numbers, texts and lists are plain JSON");
+    ([(header::CONTENT_TYPE, JSON)], Body::from(room.hold(answer))).into_response()
 }
 
 /// The record at an offset.
-pub(super) async fn one_record(partition: Partition, offset: u64) -> Result<Located, Failure> {
+pub(super) async fn one_record(
+    node: &Node,
+    partition: Partition,
+    offset: u64,
+) -> Result<Located, Failure> {
+    let _turn = node.outlet.turn().await;
     let mut reader = Reader::open(partition, Start::Offset(offset)).await?;
     let mut page = reader.page(Limits::asked(0, 0)).await?;
     page.pop().ok_or_else(|| reader.beyond_end())
@@ -128,6 +145,7 @@ pub(super) async fn one_record(partition: Partition, offset: u64) -> Result<Loca
 pub(super) async fn get_records(
     State(node): State<Node>,
     asking: Asking,
+    budget: Budget,
     names: Names,
     params: Params,
     headers: HeaderMap,
@@ -151,7 +169,7 @@ pub(super) async fn get_records(
     let form = match accepted {
         EVENTS => Form::Events,
         LINES => Form::Lines,
-        _ => return page(&node, &asking, &names, &params, start, wait).await,
+        _ => return page(&node, (&asking, &budget), &names, &params, start, wait).await,
     };
     let limit = params.number("limit", 1, u64::MAX)?;
     let reader = Reader::open(open(&node, &names, &params).await?, start).await?;
@@ -168,7 +186,7 @@ pub(super) async fn get_records(
 
 async fn page(
     node: &Node,
-    asking: &Asking,
+    (asking, budget): (&Asking, &Budget),
     names: &Names,
     params: &Params,
     start: Start,
@@ -184,11 +202,13 @@ async fn page(
         asking.guard(Action::Consume, &names.topic).check()?;
     }
     reader.check_range()?;
+    let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
+    let _turn = node.outlet.turn().await;
     let records = reader.page(Limits { records: limit, bytes: PAGE_BYTES_DEFAULT }).await?;
     let Progress { start_offset, committed_offset, .. } = reader.progress();
     let next_offset = reader.next_offset();
     let records = records.into_iter().map(RecordOut::from).collect();
-    Ok(Json(Page { records, next_offset, start_offset, committed_offset }).into_response())
+    Ok(json(room, &Page { records, next_offset, start_offset, committed_offset }))
 }
 
 async fn open(node: &Node, names: &Names, params: &Params) -> Result<Partition, Failure> {

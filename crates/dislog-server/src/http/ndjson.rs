@@ -2,18 +2,17 @@
 
 use std::collections::VecDeque;
 
-use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
 use dislog_types::BatchBuilder;
 use dislog_types::limits::BATCH_BYTES_MAX;
 use futures_util::FutureExt;
-use http_body::Body as _;
+use tokio::time::{Instant, sleep_until};
 
 use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
-use crate::budget::{Class, Share};
+use crate::budget::{Share, slow};
 use crate::forward::Hops;
-use crate::http::body::{next_data, take_more};
+use crate::http::body::Received;
 use crate::http::produce::Appended;
 use crate::http::record_json::parse_line;
 use crate::node::Node;
@@ -35,7 +34,7 @@ pub(super) async fn append_lines(
     asking: &Asking,
     topic: &str,
     partition: u32,
-    body: Body,
+    body: Received,
 ) -> Result<Appended, Failure> {
     let mut lines = Lines {
         node,
@@ -44,6 +43,7 @@ pub(super) async fn append_lines(
         topic,
         partition,
         rest: BytesMut::new(),
+        rest_by: None,
         share: None,
         line_count: 0,
         builder: BatchBuilder::new(),
@@ -74,6 +74,8 @@ struct Lines<'a> {
     partition: u32,
     /// The beginning of a line that goes on.
     rest: BytesMut,
+    /// When the rest of that line must have arrived.
+    rest_by: Option<Instant>,
     share: Option<Share>,
     line_count: usize,
     builder: BatchBuilder,
@@ -82,13 +84,18 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    async fn read(&mut self, mut body: Body) -> Result<(), Failure> {
-        let class = Class::of(body.size_hint().upper());
+    async fn read(&mut self, mut body: Received) -> Result<(), Failure> {
         while let Some(data) = self.next(&mut body).await? {
-            take_more(self.node, class, &mut self.share, data.len()).await?;
+            body.take(&mut self.share, data.len()).await?;
+            let line_count = self.line_count;
             self.take(data).await?;
             if self.rest.is_empty() {
-                self.share = None;
+                self.rest_by = None;
+            } else if self.rest_by.is_none() || self.line_count > line_count {
+                self.rest_by = Some(body.deadline());
+            }
+            if let Some(share) = &mut self.share {
+                share.shrink_to(self.rest.len());
             }
         }
         let rest = self.rest.split();
@@ -96,17 +103,26 @@ impl Lines<'_> {
         self.flush().await
     }
 
-    /// The next data. A pause of the client is used to append what there is.
-    async fn next(&mut self, body: &mut Body) -> Result<Option<Bytes>, Failure> {
-        if let Some(ready) = next_data(body).now_or_never() {
+    /// The next data. A pause of the client is used to append what there is. It may pause as long
+    /// as it likes between lines, but not within one.
+    async fn next(&mut self, body: &mut Received) -> Result<Option<Bytes>, Failure> {
+        if let Some(ready) = body.next().now_or_never() {
             return ready;
         }
         self.flush().await?;
         let closing = self.node.closing.clone();
+        let rest_by = self.rest_by;
+        let late = async {
+            match rest_by {
+                Some(rest_by) => sleep_until(rest_by).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            data = next_data(body) => data,
+            data = body.next() => data,
             failure = self.guard.ended() => Err(failure),
             () = closing.wait() => Err(Failure::shutting_down()),
+            () = late => Err(slow()),
         }
     }
 

@@ -1,7 +1,6 @@
 //! `POST /v1/topics/{topic}/records`.
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::access::Asking;
 use crate::append;
-use crate::http::body;
+use crate::http::body::Received;
 use crate::http::ndjson;
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
@@ -83,7 +82,7 @@ pub(super) async fn post_records(
     names: Names,
     params: Params,
     headers: HeaderMap,
-    body: Body,
+    body: Received,
 ) -> Result<Response, Failure> {
     params.only(&[
         "partition",
@@ -107,13 +106,13 @@ pub(super) async fn post_records(
             ndjson::append_lines(&node, &asking, &names.topic, partition, body).await?
         }
         BodyKind::Json => {
-            let whole = body::whole(&node, body, JSON_BYTES_MAX).await?;
+            let whole = body.whole(JSON_BYTES_MAX).await?;
             let records = parse_document(&whole.bytes, append::now_ms())?;
             let append = conditions.append(&records)?;
             append_one(&node, &asking, &names.topic, partition, append).await?
         }
         BodyKind::Bytes => {
-            let whole = body::whole(&node, body, RECORD_BYTES_MAX).await?;
+            let whole = body.whole(RECORD_BYTES_MAX).await?;
             let key = params.text("key").map(|key| Bytes::copy_from_slice(key.as_bytes()));
             let value = whole.bytes.clone();
             let record = Record { key, value, headers: Vec::new(), created_ms: append::now_ms() };

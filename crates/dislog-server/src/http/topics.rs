@@ -1,7 +1,6 @@
 //! `/v1/topics`: what `log.v1.Admin` does, as REST.
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use dislog_proto::v1;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::{Action, Asking};
-use crate::http::body;
+use crate::http::body::Received;
 use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
 use crate::node::Node;
@@ -136,10 +135,10 @@ pub(super) async fn create_topic(
     State(node): State<Node>,
     asking: Asking,
     params: Params,
-    body: Body,
+    body: Received,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let new: NewTopic = json(&node, body).await?;
+    let new: NewTopic = json(body).await?;
     new.name.parse::<TopicName>()?;
     asking.may(Action::Admin, &new.name)?;
     let settings = Some(new.settings.into());
@@ -183,10 +182,10 @@ pub(super) async fn alter_topic(
     asking: Asking,
     names: Names,
     params: Params,
-    body: Body,
+    body: Received,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let settings: Settings = json(&node, body).await?;
+    let settings: Settings = json(body).await?;
     let settings = Some(settings.into());
     let request = v1::AlterTopicRequest { topic: names.topic, settings };
     let altered = topics::alter(&node, request, asking.hops).await?;
@@ -231,18 +230,18 @@ pub(super) async fn trim_topic(
     asking: Asking,
     names: Names,
     params: Params,
-    body: Body,
+    body: Received,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let trim: Trim = json(&node, body).await?;
+    let trim: Trim = json(body).await?;
     let Trim { partition, offset } = trim;
     let request = v1::TrimTopicRequest { topic: names.topic, partition, offset };
     let start_offset = topics::trim(&node, request, asking.hops).await?;
     Ok(Json(Trimmed { start_offset }).into_response())
 }
 
-async fn json<T: DeserializeOwned>(node: &Node, body: Body) -> Result<T, Failure> {
-    let whole = body::whole(node, body, BODY_BYTES_MAX).await?;
+async fn json<T: DeserializeOwned>(body: Received) -> Result<T, Failure> {
+    let whole = body.whole(BODY_BYTES_MAX).await?;
     serde_json::from_slice(&whole.bytes)
         .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
 }

@@ -344,20 +344,96 @@ pub(crate) fn resident_bytes() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// A connection that was answered and stays open.
+async fn served(node: &Node) -> TcpStream {
+    let mut stream = TcpStream::connect(node.addr()).await.unwrap();
+    stream.write_all(b"GET /v1/cluster HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "200 OK").await;
+    stream
+}
+
 #[tokio::test]
-async fn more_connections_than_allowed_must_wait() {
-    let node = start_with(|config| {
-        config.connections_max = 2;
-        config.header_timeout_ms = 60_000;
-    })
-    .await;
-    let first = TcpStream::connect(node.addr()).await.unwrap();
-    let _second = TcpStream::connect(node.addr()).await.unwrap();
-    let mut third = open(node.addr(), "GET /livez", &[]).await;
-    let waited = tokio::time::timeout(Duration::from_millis(200), third.readable()).await;
-    assert!(waited.is_err(), "a third connection was served");
+async fn connections_beyond_the_share_of_a_client_are_told_so() {
+    let node = start_with(|config| config.connections_per_client_max = 2).await;
+    let first = served(&node).await;
+    let _second = served(&node).await;
+    let why = get(&node, "/v1/cluster").await.problem(429, "OVERLOADED");
+    assert!(why.contains("127.0.0.1 has 2 connections"), "{why}");
+    let produced = soon(node.log().await.produce(produce_to("t", &["x"]))).await;
+    let metadata = assert_fails(produced, Code::ResourceExhausted, reason::OVERLOADED);
+    assert_eq!(metadata[reason::RETRY], "true");
+    // Over HTTP/2, too, the connection ends once that was said.
+    let mut http2 = TcpStream::connect(node.addr()).await.unwrap();
+    let request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+        \0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01x";
+    http2.write_all(request).await.unwrap();
+    let answer = read_to_end(&mut http2).await;
+    assert!(String::from_utf8_lossy(&answer).contains("has 2 connections"), "{answer:?}");
+    // Probes are answered all the same.
+    assert_eq!(get(&node, "/livez").await.status, 200);
     drop(first);
-    read_until(&mut third, "ok\n").await;
+    soon(async { while get(&node, "/v1/cluster").await.status != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn clients_beyond_all_places_are_told_so() {
+    let node = start_with(|config| config.connections_max = 2).await;
+    let _taken = [served(&node).await, served(&node).await];
+    let why = get(&node, "/v1/cluster").await.problem(503, "OVERLOADED");
+    assert!(why.contains("another node"), "{why}");
+    assert_eq!(get(&node, "/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn streams_beyond_the_share_of_a_client_are_told_so() {
+    let node = start_with(|config| config.requests_per_client_max = 2).await;
+    let mut log = node.log().await;
+    soon(log.produce(produce_to("t", &["x"]))).await.unwrap();
+    let from_start = consume_from("t", 0);
+    let first = soon(log.consume_stream(from_start.clone())).await.unwrap();
+    let follow = "GET /v1/topics/t/records?follow=true";
+    let mut second = open(node.addr(), follow, &["accept: application/x-ndjson"]).await;
+    read_until(&mut second, "200 OK").await;
+    let refused = soon(log.consume_stream(from_start)).await;
+    assert_fails(refused.map(drop), Code::ResourceExhausted, reason::OVERLOADED);
+    let why = get(&node, "/v1/topics/t/records").await.problem(429, "OVERLOADED");
+    assert!(why.contains("127.0.0.1 has 2 requests"), "{why}");
+    drop(first);
+    soon(async { while get(&node, "/v1/topics/t/records").await.status != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_make_way() {
+    let node = start_with(|config| config.guests_max = 2).await;
+    let mut oldest = TcpStream::connect(node.addr()).await.unwrap();
+    let mut kept = TcpStream::connect(node.addr()).await.unwrap();
+    let client = served(&node).await;
+    assert!(read_to_end(&mut oldest).await.is_empty());
+    // The one that is served is no guest any more, so there was room for this.
+    let _another = TcpStream::connect(node.addr()).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(200), kept.readable()).await;
+    assert!(waited.is_err(), "it was ended too");
+    drop(client);
+    kept.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(read_to_end(&mut kept).await.ends_with(b"ok\n"));
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_finished_is_given_up() {
+    let node = start_with(|config| config.request_timeout_ms = 300).await;
+    let kind = "content-type: application/x-ndjson";
+    let headers = [kind, "transfer-encoding: chunked"];
+    let line = "POST /v1/topics/t/records";
+    // Between lines a client may take its time.
+    let mut patient = open(node.addr(), line, &headers).await;
+    patient.write_all(b"10\r\n{\"value\":\"one\"}\n\r\n").await.unwrap();
+    let mut slow = open(node.addr(), line, &headers).await;
+    slow.write_all(b"10\r\n{\"value\":\"one\"}\n\r\n5\r\n{\"val\r\n").await.unwrap();
+    let answer = soon(read_answer(&mut slow)).await;
+    answer.problem(408, "INVALID_REQUEST");
+    assert_eq!(answer.json()["appended"], "1", "{answer:?}");
+    patient.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(soon(read_answer(&mut patient)).await.status, 201);
 }
 
 #[tokio::test]
