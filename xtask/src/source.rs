@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Directories that hold nothing written by hand.
-const SKIPPED: [&str; 8] = [
+const SKIPPED: [&str; 9] = [
     ".git",
     "target",
     "corpus",
@@ -16,6 +16,7 @@ const SKIPPED: [&str; 8] = [
     "__pycache__",
     "node_modules",
     "generated",
+    "vendor",
 ];
 
 /// The endings of the files that are checked.
