@@ -1,7 +1,7 @@
 //! The `dislog` program: a node, and everything to work with one, in one binary.
 //!
-//! One file or folder per command; [`args`] lists them. [`output`] is the only way to standard
-//! output and standard error, [`failure`] the only way to fail: both are contracts with scripts,
+//! One file or folder per command; `args` lists them. `output` is the only way to standard
+//! output and standard error, `failure` the only way to fail: both are contracts with scripts,
 //! described in `docs/cli.md`.
 //!
 //! The program is a library with a `main.rs` of a few lines because Cargo begins with a library
