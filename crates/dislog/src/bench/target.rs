@@ -10,6 +10,7 @@ use super::CommonArgs;
 use super::metrics::Syncs;
 use crate::failure::{Exit, Failure};
 use crate::output::note;
+use crate::profile::Profile;
 
 /// A server to measure.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Target {
         };
         let tls = match own {
             Some(_) => None,
-            None => args.tls.resolve(&addresses, None)?,
+            None => args.tls.resolve(&addresses, Profile::load()?.as_ref())?,
         };
         let beside = own.as_ref().map(|own| own.dir.clone());
         let disk = args.disk.clone().or(beside).filter(|_| !args.probe.is_zero());

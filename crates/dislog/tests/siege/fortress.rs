@@ -30,8 +30,10 @@ pub(crate) const GOOD: &str = "127.0.0.1";
 /// From where the others do, most often.
 pub(crate) const ATTACKER: &str = "127.0.0.2";
 
-/// What the server may have in memory at most, whatever is done to it here.
-const RSS_BYTES_MAX: u64 = 128 << 20;
+/// What the server may have in memory at most, whatever is done to it here: 64 MiB of what slow
+/// readers have not taken, what is just being made for them, what the allocator keeps of both, and
+/// the program itself, which is 50 MiB in a debug build.
+const RSS_BYTES_MAX: u64 = 192 << 20;
 
 /// How long any request of those who mean well may take.
 const PATIENCE: Duration = Duration::from_secs(10);
