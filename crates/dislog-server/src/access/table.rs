@@ -71,37 +71,19 @@ pub(super) fn rpc(path: &str) -> (&'static str, Need) {
 }
 
 #[cfg(test)]
+#[path = "../../tests/registered/mod.rs"]
+mod registered;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use prost::Message;
-    use prost_types::FileDescriptorSet;
-
     use super::*;
-
-    /// The RPCs that reflection tells of, and reflection itself.
-    fn registered() -> BTreeSet<String> {
-        let sets = [
-            dislog_proto::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        let files = sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file);
-        let paths = files.flat_map(|file| {
-            let package = file.package().to_owned();
-            file.service.into_iter().flat_map(move |service| {
-                let prefix = format!("/{package}.{}", service.name());
-                service.method.into_iter().map(move |method| format!("{prefix}/{}", method.name()))
-            })
-        });
-        paths.collect()
-    }
 
     #[test]
     fn every_rpc_is_in_the_table_and_nothing_else() {
         let table: BTreeSet<String> = RPCS.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(table, registered());
+        assert_eq!(table, registered::rpcs());
         assert_eq!(table.len(), RPCS.len(), "none twice");
     }
 

@@ -12,7 +12,6 @@ use dislog_proto::v1::log_client::LogClient;
 use dislog_proto::{reason, v1};
 use futures_util::stream;
 use prost::Message;
-use prost_types::FileDescriptorSet;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
@@ -27,6 +26,7 @@ use tonic_prost::ProstCodec;
 
 use crate::http_client::{Answer, open, read_until, send};
 use crate::node::{Node, PATIENCE, assert_fails, consume_from, produce_to, soon, start_in, values};
+use crate::registered;
 
 /// Enough to begin with: whoever is there may make tokens.
 const OPEN: &str = "p, anonymous, @cluster, admin\n";
@@ -159,25 +159,6 @@ struct Asked {
     of_log: String,
 }
 
-/// Every RPC that reflection and this test know of.
-fn rpcs() -> BTreeSet<String> {
-    let sets = [
-        dislog_proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    let files = sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file);
-    let paths = files.flat_map(|file| {
-        let package = file.package().to_owned();
-        file.service.into_iter().flat_map(move |service| {
-            let prefix = format!("/{package}.{}", service.name());
-            service.method.into_iter().map(move |method| format!("{prefix}/{}", method.name()))
-        })
-    });
-    paths.collect()
-}
-
 /// Calls an RPC and reads its first answer.
 async fn call(service: Service, path: &str) -> Result<(), Status> {
     let is_of_log = path.starts_with("/log.v1.Log/");
@@ -206,7 +187,7 @@ async fn every_rpc_is_refused_to_those_who_have_no_right() {
     let guarded = Guarded::start().await;
     let channel = guarded.node.channel().await;
     let mut denied = 0;
-    for path in rpcs() {
+    for path in registered::rpcs() {
         let anonymous = soon(call(nothing(channel.clone()), &path)).await;
         let known = soon(call(bearer(channel.clone(), &guarded.nobody), &path)).await;
         if path.starts_with("/grpc.health.v1.Health/") {
@@ -238,7 +219,7 @@ async fn every_rpc_is_refused_to_those_who_have_no_right() {
         .map(|entry| entry["operation"].as_str().unwrap())
         .collect();
     assert!(
-        rpcs().iter().filter(|path| path.starts_with("/log.v1.")).all(|path| {
+        registered::rpcs().iter().filter(|path| path.starts_with("/log.v1.")).all(|path| {
             FOR_ALL_KNOWN.contains(&path.as_str()) || paths.contains(path.as_str())
         })
     );

@@ -17,4 +17,6 @@ mod node;
 mod peer;
 mod produce;
 mod produce_stream;
+#[path = "../registered/mod.rs"]
+mod registered;
 mod tls;

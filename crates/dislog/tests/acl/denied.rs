@@ -7,7 +7,6 @@ use std::io;
 use dislog_client::{ClientTls, Files};
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use prost_types::FileDescriptorSet;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,6 +18,7 @@ use tower::service_fn;
 
 use crate::cluster::{Cluster, Who, ok, until};
 use crate::node::HANG;
+use crate::registered;
 
 /// Those that anybody may call who has proved a name; what they show goes by rights.
 const FOR_ALL_KNOWN: &[&str] = &[
@@ -40,25 +40,6 @@ const FOR_ALL: &[&str] = &["GET /livez", "GET /readyz"];
 
 /// What requests are about: something that is there, and could be changed.
 const TOPIC: &str = "orders.eu";
-
-/// Every RPC, as the descriptors that reflection serves have them.
-fn rpcs() -> BTreeSet<String> {
-    let sets = [
-        dislog_proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    let files = sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file);
-    let paths = files.flat_map(|file| {
-        let package = file.package().to_owned();
-        file.service.into_iter().flat_map(move |service| {
-            let prefix = format!("/{package}.{}", service.name());
-            service.method.into_iter().map(move |method| format!("{prefix}/{}", method.name()))
-        })
-    });
-    paths.collect()
-}
 
 /// A request that would do something, were it allowed.
 #[derive(Clone, PartialEq, Message)]
@@ -171,7 +152,7 @@ fn nobody_and_who_has_no_right_are_refused_everywhere_and_change_nothing() {
     let nobody = Files { authorities: cluster.path("certs/ca.crt"), own: None };
     let nobody = channel(address, nobody);
     let eve = channel(address, Files::in_dir(&cluster.path("certs/eve")));
-    for path in rpcs() {
+    for path in registered::rpcs() {
         let asked = Asked::by(&path, node_id);
         let unknown = runtime.block_on(call(nobody.clone(), &path, asked.clone()));
         let known = runtime.block_on(call(eve.clone(), &path, asked));

@@ -8,4 +8,6 @@ mod denied;
 mod jwt;
 #[path = "../node/mod.rs"]
 mod node;
+#[path = "../../../dislog-server/tests/registered/mod.rs"]
+mod registered;
 mod rules;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub mod door;
+pub mod tls;
 
 /// How long anything may take before it counts as hanging.
 pub const HANG: Duration = Duration::from_secs(60);

@@ -13,8 +13,7 @@ use dislog_proto::v1;
 use h2::client::SendRequest;
 use prost::Message;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
@@ -22,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::node::{HANG, Node};
+use crate::node::{HANG, Node, tls};
 
 /// From where those who mean well come.
 pub(crate) const GOOD: &str = "127.0.0.1";
@@ -166,7 +165,7 @@ impl Way {
     async fn dial(&self, from: &str, who: &str, protocol: &[u8]) -> io::Result<Wire> {
         let stream = self.dial_tcp(from).await?;
         let Some(certs) = &self.certs else { return Ok(Box::new(stream)) };
-        let connector = TlsConnector::from(Arc::new(tls(&certs.join(who), protocol)));
+        let connector = TlsConnector::from(Arc::new(tls::config(&certs.join(who), protocol)));
         let name = ServerName::try_from("localhost").unwrap();
         Ok(Box::new(connector.connect(name, stream).await?))
     }
@@ -178,24 +177,6 @@ impl Way {
         tokio::spawn(async { drop(connection.await) });
         Ok(requests)
     }
-}
-
-fn tls(dir: &Path, protocol: &[u8]) -> rustls::ClientConfig {
-    let read = |file: &str| std::fs::read(dir.join(file)).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&read("ca.crt")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(&read("tls.crt")).unwrap()],
-            PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    config
 }
 
 /// Adds a record to a topic; the error begins with the gRPC status if there was one.

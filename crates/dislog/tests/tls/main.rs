@@ -114,24 +114,9 @@ fn server(data: &Path, tls_dir: &str, more: &[&str]) -> Node {
 
 /// A connection with the certificate of `tls_dir` that offers `protocol`.
 async fn connected(address: &str, tls_dir: &str, protocol: &[u8]) -> Stream {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    let read = |file: &str| std::fs::read(Path::new(tls_dir).join(file)).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&read("ca.crt")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(&read("tls.crt")).unwrap()],
-            PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![protocol.to_vec()];
+    let config = node::tls::config(Path::new(tls_dir), protocol);
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await.unwrap();
     Stream::Tls(Box::new(tokio_rustls::TlsStream::Client(stream)))
