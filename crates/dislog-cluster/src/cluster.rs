@@ -179,23 +179,27 @@ impl Cluster {
                 (voters, health.leader)
             }
         };
+        let info = |told: &RegisterNode, standing| NodeInfo {
+            node_id: told.node_id,
+            address: told.address.clone(),
+            name: told.name.clone(),
+            rack: told.rack.clone(),
+            draining: standing == Standing::Draining,
+            alive: node.sees(told.node_id),
+            votes: voters.contains(&told.metadata_replica),
+            leads: leader == Some(told.metadata_replica),
+        };
         let state = node.metadata.state();
-        let info = |known: &crate::metadata::state::Node| {
+        if state.nodes().next().is_none() {
+            // Just started, it knows of itself.
+            return vec![info(&node.told, Standing::Active)];
+        }
+        let known = state.nodes().map(|known| {
             // What a restart changed about this node is known here before it is registered.
             let is_this = known.told.node_id == node.node_id;
-            let told = if is_this { &node.told } else { &known.told };
-            NodeInfo {
-                node_id: told.node_id,
-                address: told.address.clone(),
-                name: told.name.clone(),
-                rack: told.rack.clone(),
-                draining: known.standing == Standing::Draining,
-                alive: node.sees(told.node_id),
-                votes: voters.contains(&told.metadata_replica),
-                leads: leader == Some(told.metadata_replica),
-            }
-        };
-        state.nodes().map(info).collect()
+            info(if is_this { &node.told } else { &known.told }, known.standing)
+        });
+        known.collect()
     }
 
     /// The partitions that have a replica here, by topic; the metadata's first.

@@ -13,6 +13,7 @@
 //! has a time-out only if something is due at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -33,7 +34,7 @@ use super::rim::{CatchUp, DiskSpace, Rim};
 use super::sync_threads::{Job, SyncJob, SyncThreads, Tools, Workers};
 use super::transport::Transport;
 use crate::error::ReadError;
-use crate::partition::shared::{Life, Shared};
+use crate::partition::shared::{Fault, Life, Shared};
 
 /// Inputs taken before the groups are pumped: enough to share the work of a turn, few enough that
 /// the first is not kept waiting.
@@ -72,6 +73,10 @@ pub(crate) struct Driver {
     pub(super) groups: BTreeMap<u64, Group>,
     /// Groups touched in this turn.
     pub(super) touched: Vec<u64>,
+    /// The last group that something was done to.
+    in_hand: Option<u64>,
+    /// A panic stops its group, and not the node.
+    contains: bool,
     /// Groups that are told of the passing of time.
     pub(super) ticking: BTreeSet<u64>,
     /// Groups that would rest if other nodes agreed.
@@ -143,11 +148,20 @@ impl Driver {
             clock: config.clock,
             groups: BTreeMap::new(),
             touched: Vec::new(),
+            in_hand: None,
+            contains: true,
             deadlines: Deadlines::default(),
             next_tick_ms: None,
             closing: None,
             lock: config.lock,
         }
+    }
+
+    /// The simulator is to notice every panic.
+    #[cfg(feature = "sim")]
+    pub(crate) fn let_panic(mut self) -> Driver {
+        self.contains = false;
+        self
     }
 
     /// Its replicas, for the simulator to judge.
@@ -179,11 +193,11 @@ impl Driver {
     pub(crate) fn turn(&mut self, first: Option<Input>) {
         self.rim.now_ms = self.clock.now_ms();
         if let Some(input) = first {
-            self.take(input);
+            self.contain(|driver| driver.take(input));
         }
         for _ in 1..INPUTS_PER_TURN_MAX {
             let Ok(input) = self.inputs.try_recv() else { break };
-            self.take(input);
+            self.contain(|driver| driver.take(input));
         }
         self.look_for_silence();
         self.tick();
@@ -192,6 +206,20 @@ impl Driver {
         self.send_pulses();
         self.rim.transport.flush();
         self.begin_syncs();
+    }
+
+    /// Does something to a group. What the group or Raft's core panics about, because it should
+    /// never be, stops that group alone.
+    fn contain(&mut self, work: impl FnOnce(&mut Driver)) {
+        self.in_hand = None;
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) else { return };
+        match self.in_hand.and_then(|number| self.groups.get_mut(&number)) {
+            Some(group) if self.contains => {
+                let message = "it panicked; see the messages on standard error".to_owned();
+                group.stop(Fault::Stopped(message));
+            }
+            _ => resume_unwind(panic),
+        }
     }
 
     /// How long until something is due, unless there is an input before; none if nothing is.
@@ -293,6 +321,7 @@ impl Driver {
     /// The group, to be pumped at the end of the turn.
     pub(super) fn touch(&mut self, number: u64) -> Option<(&mut Group, &mut Rim)> {
         let group = self.groups.get_mut(&number)?;
+        self.in_hand = Some(number);
         self.touched.push(number);
         Some((group, &mut self.rim))
     }
@@ -319,10 +348,12 @@ impl Driver {
         let ticking: Vec<u64> = self.ticking.iter().copied().collect();
         self.next_tick_ms = (!ticking.is_empty()).then_some(now_ms + TICK_MS);
         for number in ticking {
-            let Some((group, rim)) = self.touch(number) else { continue };
-            if group.tick(&mut rim.random) {
-                self.offer(number);
-            }
+            self.contain(|driver| {
+                let Some((group, rim)) = driver.touch(number) else { return };
+                if group.tick(&mut rim.random) {
+                    driver.offer(number);
+                }
+            });
         }
     }
 
@@ -331,8 +362,13 @@ impl Driver {
         touched.sort_unstable();
         touched.dedup();
         for number in touched.drain(..) {
+            self.contain(|driver| {
+                driver.in_hand = Some(number);
+                if let Some(group) = driver.groups.get_mut(&number) {
+                    group.pump(&mut driver.rim);
+                }
+            });
             let Some(group) = self.groups.get_mut(&number) else { continue };
-            group.pump(&mut self.rim);
             if group.has_ended() {
                 group.let_go(&mut self.rim);
                 self.deadlines.set(number, None);

@@ -90,6 +90,12 @@ impl Group {
         let history = self.node.mut_store().history_mut();
         history.push(raft_index, membership);
         let history = history.clone();
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !raft.promotable() {
+            // The core would let it go on, and ends the process when it does not find it among
+            // those whose progress it knows.
+            raft.become_follower(raft.term, raft::INVALID_ID);
+        }
         self.publish_membership();
         self.persist.stage_members(history);
         self.course.settled = false;

@@ -45,7 +45,11 @@ mod waiters;
 
 #[cfg(test)]
 mod hibernation_tests;
+#[cfg(test)]
+mod leader_tests;
 #[cfg(feature = "sim")]
 mod sim;
+#[cfg(test)]
+mod test_world;
 #[cfg(test)]
 mod three_replicas_tests;

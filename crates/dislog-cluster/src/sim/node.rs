@@ -108,6 +108,7 @@ impl SimNode {
                 let tools = || Tools { fs: Arc::clone(&config.fs), results: sender.clone() };
                 let (ours, its, jobs) = (tools(), tools(), Jobs::default());
                 let driver = Driver::new(config, inputs, its, Box::new(jobs.clone()));
+                let driver = driver.let_panic();
                 *lock(&started) = Some(Core { driver, tools: ours, jobs });
                 Ok(sender)
             }),

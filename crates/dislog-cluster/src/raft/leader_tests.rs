@@ -1,0 +1,57 @@
+//! Replicas that cease to be what they were.
+
+use super::driver::Input;
+use super::membership::Target;
+use super::test_world::{LONG_MS, NODES, World};
+
+const GROUP: u64 = 9;
+
+#[test]
+fn a_leader_that_was_removed_while_it_synced_leads_no_more() {
+    let mut world = World::new();
+    let first = world.leader(GROUP);
+    let mut others = NODES.into_iter().filter(|node| *node != first);
+    let (removed, other) = (others.next().unwrap(), others.next().unwrap());
+
+    // Its removal is in the log of everybody, but the leader does not hear so.
+    world.cut.extend([(removed, first), (other, first)]);
+    let target = Target { voters: vec![first, other], learners: Vec::new(), newest: 3 };
+    world.nodes[&first].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    world.settle();
+    world.isolate(first);
+    (world.no_candidate, world.slow_leader_of) = (Some(other), Some(GROUP));
+    world.run_for(LONG_MS);
+    assert_eq!(world.nodes[&removed].driver.groups[&GROUP].leader(), removed);
+
+    // With the others it has a majority before its own sync is done.
+    world.cut.clear();
+    world.run_for(LONG_MS);
+    let membership = world.nodes[&removed].shared[&GROUP].health().membership.clone();
+    assert_eq!(membership.voters.len(), 2, "{membership:?}");
+
+    (world.no_candidate, world.slow_leader_of) = (None, None);
+    world.run_for(LONG_MS);
+    let leader = world.leader(GROUP);
+    assert_ne!(leader, removed);
+    let mut answer = world.append(leader, GROUP);
+    world.run_for(LONG_MS);
+    assert_eq!(answer.try_recv().unwrap().unwrap().base_offset, 0);
+}
+
+#[test]
+fn what_panics_in_one_group_stops_its_replica_here_and_nothing_else() {
+    let mut world = World::new();
+    let node = world.leader(GROUP);
+    let fs = world.kill(node);
+    world.panics_in = Some(GROUP);
+    world.start(node, fs);
+    world.run_for(LONG_MS);
+    let leader = world.leader(GROUP);
+    let mut answer = world.append(leader, GROUP);
+    world.run_for(LONG_MS);
+    let fault = world.nodes[&node].shared[&GROUP].health().fault.clone();
+    assert!(fault.is_some_and(|fault| fault.message().contains("panicked")));
+    // The two others are enough.
+    assert_eq!(answer.try_recv().unwrap().unwrap().base_offset, 0);
+    world.appended_everywhere(GROUP + 1);
+}
