@@ -11,14 +11,19 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dislog_proto::DEFAULT_PORT;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
 use dislog_tls::ClientTls;
 use dislog_types::limits::BATCH_BYTES_MAX;
 use http::Uri;
+use http_body::Body as HttpBody;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::StdError as BoxError;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -182,7 +187,17 @@ pub(crate) type Shown = InterceptedService<Channel, Bearer>;
 impl Connection {
     /// The log service over this connection.
     pub(crate) fn log(&self) -> LogClient<Shown> {
-        LogClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+        self.log_over(|channel| channel)
+    }
+
+    /// The log service over what `around` makes of this connection.
+    pub(crate) fn log_over<C>(&self, around: impl FnOnce(Shown) -> C) -> LogClient<C>
+    where
+        C: GrpcService<Body, Error: Into<BoxError>>,
+        C::ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+    {
+        let shown = InterceptedService::new(self.channel.clone(), self.bearer.clone());
+        LogClient::new(around(shown))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

@@ -24,7 +24,7 @@ use tower::Service as _;
 use crate::access::Asking;
 use crate::budget::{Budget, Budgeted};
 use crate::complaint::Complaints;
-use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, messages, unary};
+use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, OwnRequests, messages, unary};
 use crate::guests::{Guest, Room};
 use crate::identity::Caller;
 use crate::node::Node;
@@ -194,7 +194,8 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
         }
         head.extensions.insert(asking);
         if is_of_log(head.uri.path()) {
-            let answering = services.log.clone().call(Request::from_parts(head, body));
+            let request = OwnRequests::pack(Request::from_parts(head, body));
+            let answering = services.log.clone().call(request);
             return Box::pin(async move {
                 let answer = OwnBody::unpack(answering.await?);
                 drop(hold);

@@ -13,6 +13,7 @@
 mod accumulator;
 mod batch;
 mod pipeline;
+mod requests;
 mod route;
 mod sender;
 
@@ -225,10 +226,16 @@ impl Producer {
     /// out.
     pub async fn send(&self, mut record: Record) -> Result<Delivery, Error> {
         let bytes = self.bytes_held(&record)?;
-        let lanes = self.lanes().await?;
+        let lanes = match self.inner.lanes.get() {
+            Some(lanes) => lanes,
+            None => self.lanes().await?,
+        };
         let room = &self.inner.room;
         // Whatever holds the room is under way, or will be once nothing else of its partition is.
-        let permit = room.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
+        let permit = match room.try_acquire_many(bytes) {
+            Ok(permit) => permit,
+            Err(_) => room.acquire_many(bytes).await.map_err(|_| Error::Closed)?,
+        };
         if record.created_ms == 0 {
             record.created_ms = SystemClock.now_ms();
         }

@@ -9,18 +9,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dislog_proto::v1;
 use dislog_types::PartitionId;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
 use super::ProducerOptions;
 use super::accumulator::Accumulator;
 use super::batch::{Appended, Batch};
 use super::pipeline::{Identity, Pipeline};
+use super::requests::{Requests, WithBody};
 use super::route::Route;
 use crate::Error;
 use crate::connection::{Connection, Connections};
@@ -61,17 +62,22 @@ struct Exchange {
     server: Address,
     /// Held, because a channel that nobody holds stops probing its server.
     _connection: Connection,
-    requests: mpsc::Sender<v1::ProduceRequest>,
+    requests: mpsc::Sender<Bytes>,
     responses: Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>,
 }
 
 impl Exchange {
-    fn begin(server: Address, connection: Connection, in_flight_max: usize) -> Exchange {
+    fn begin(
+        server: Address,
+        connection: Connection,
+        id: &PartitionId,
+        in_flight_max: usize,
+    ) -> Exchange {
         let (requests, receiver) = mpsc::channel(in_flight_max);
-        let mut log = connection.log();
-        let call = async move {
-            log.produce_stream(ReceiverStream::new(receiver)).await.map(Response::into_inner)
-        };
+        let body = Requests::new(id, receiver);
+        let mut log = connection.log_over(|channel| WithBody::new(channel, body));
+        let call =
+            async move { log.produce_stream(stream::empty()).await.map(Response::into_inner) };
         let responses = stream::once(call).try_flatten().boxed();
         Exchange { server, _connection: connection, requests, responses }
     }
@@ -185,18 +191,12 @@ impl Sender {
             let Some(batch) = self.pipeline.next_to_send() else { return };
             let exchange = self.exchange.get_or_insert_with(|| {
                 let connection = self.connections.to(&server);
-                Exchange::begin(server, connection, self.options.in_flight_max)
+                Exchange::begin(server, connection, &self.id, self.options.in_flight_max)
             });
-            let request = v1::ProduceRequest {
-                topic: self.id.topic.as_str().to_owned(),
-                partition: self.id.partition,
-                batch,
-                ..v1::ProduceRequest::default()
-            };
             self.silent_since.get_or_insert(now);
             // The channel has room for all that may be in flight. If it is closed, the answers say
             // why.
-            if exchange.requests.try_send(request).is_err() {
+            if exchange.requests.try_send(batch).is_err() {
                 return;
             }
         }

@@ -8,9 +8,12 @@ mod consume;
 mod health;
 mod message;
 mod produce;
+mod requests;
 pub(crate) mod unary;
 
 pub(crate) use consume::OwnBody;
+pub(crate) use requests::OwnRequests;
+use requests::Requests;
 
 use axum::Router;
 use dislog_proto::v1;
@@ -94,7 +97,9 @@ impl Log for LogService {
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<produce::Answers>, Status> {
         let asking = Asking::of(request.extensions());
-        Ok(Response::new(produce::stream(self.node.clone(), asking, request.into_inner())))
+        let requests = OwnRequests::unpack(request.extensions())
+            .unwrap_or_else(|| Requests::new(request.into_inner()));
+        Ok(Response::new(produce::stream(self.node.clone(), asking, requests)))
     }
 
     async fn consume(

@@ -1,14 +1,14 @@
 //! `Produce` and `ProduceStream`.
 
-use std::future::ready;
 use std::pin::{Pin, pin};
 
 use dislog_cluster::{AppendError, Appended, Peer};
 use dislog_proto::v1;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use super::requests::Requests;
 use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
 use crate::forward::Hops;
@@ -46,11 +46,7 @@ pub(super) async fn produce(
 ///
 /// If another node leads what the first request is for, that node gets the stream as it is: only
 /// so do its requests stay in order.
-pub(super) fn stream(
-    node: Node,
-    asking: Asking,
-    requests: Streaming<v1::ProduceRequest>,
-) -> Answers {
+pub(super) fn stream(node: Node, asking: Asking, requests: Requests) -> Answers {
     let answers = async move {
         match started(&node, asking, requests).await {
             Ok(answers) => answers,
@@ -60,14 +56,10 @@ pub(super) fn stream(
     Box::pin(stream::once(answers).flatten())
 }
 
-async fn started(
-    node: &Node,
-    asking: Asking,
-    mut requests: Streaming<v1::ProduceRequest>,
-) -> Result<Answers, Status> {
+async fn started(node: &Node, asking: Asking, mut requests: Requests) -> Result<Answers, Status> {
     let closing = node.closing.clone();
     let first = tokio::select! {
-        first = requests.message() => first?,
+        first = requests.next() => first.transpose()?,
         () = closing.wait() => return Err(Failure::shutting_down().into()),
     };
     let Some(first) = first else { return Ok(Box::pin(stream::empty())) };
@@ -85,13 +77,16 @@ async fn sent_on(
     asking: Asking,
     peer: &Peer,
     first: v1::ProduceRequest,
-    requests: Streaming<v1::ProduceRequest>,
+    requests: Requests,
 ) -> Result<Answers, Status> {
     let guard = asking.guard(Action::Produce, &first.topic);
     let (ended, cut) = oneshot::channel::<()>();
-    let rest = requests.take_while(|request| ready(request.is_ok())).filter_map(|r| ready(r.ok()));
-    let requests = stream::iter([first]).chain(rest).take_until(cut);
-    let answers = node.forwarder.log(peer)?.produce_stream(asking.hops.next(requests)).await;
+    let rest = stream::unfold(requests, |mut requests| async {
+        let request = requests.next().await?.ok()?;
+        Some((request, requests))
+    });
+    let requests = asking.hops.next(stream::iter([first]).chain(rest).take_until(cut));
+    let answers = node.forwarder.log(peer)?.produce_stream(requests).await;
     let answers = answers.map_err(|status| Failure::of_peer(&status))?.into_inner();
     let state = Some((answers, guard, node.closing.clone(), ended));
     Ok(Box::pin(stream::unfold(state, |state| async {
@@ -109,12 +104,7 @@ async fn sent_on(
     })))
 }
 
-fn submitted(
-    node: Node,
-    asking: Asking,
-    first: v1::ProduceRequest,
-    requests: Streaming<v1::ProduceRequest>,
-) -> Answers {
+fn submitted(node: Node, asking: Asking, first: v1::ProduceRequest, requests: Requests) -> Answers {
     let (queue, submitted) = mpsc::channel(STREAM_REQUESTS_MAX);
     tokio::spawn(submit_all(node.clone(), asking, first, requests, queue));
     let state = Some((node, submitted));
@@ -169,7 +159,7 @@ async fn submit_all(
     node: Node,
     asking: Asking,
     first: v1::ProduceRequest,
-    mut requests: Streaming<v1::ProduceRequest>,
+    mut requests: Requests,
     queue: mpsc::Sender<Result<Submitted, Status>>,
 ) {
     let closing = node.closing.clone();
@@ -182,7 +172,7 @@ async fn submit_all(
         let request = match first.take() {
             Some(first) => Ok(Some(first)),
             None => tokio::select! {
-                request = requests.message() => request,
+                request = requests.next() => request.transpose(),
                 failure = right.guard.ended() => Err(failure.into()),
                 () = &mut closed => Err(Failure::shutting_down().into()),
             },

@@ -26,10 +26,10 @@ use crate::node::Node;
 const PRODUCE: &str = "/log.v1.Log/Produce";
 
 /// Names the compression of messages.
-const ENCODING: &str = "grpc-encoding";
+pub(super) const ENCODING: &str = "grpc-encoding";
 
 /// The bytes before a message: whether it is compressed, and its length, big-endian.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Whether this is a request for [`answer`].
 pub(crate) fn is_plain_produce(head: &request::Parts) -> bool {
@@ -102,7 +102,7 @@ where
 }
 
 /// The bytes of the first message with its prefix, if that is there.
-fn framed_bytes(framed: &[u8]) -> Option<usize> {
+pub(super) fn framed_bytes(framed: &[u8]) -> Option<usize> {
     let length = framed.get(1..PREFIX_BYTES)?.try_into().ok()?;
     usize::try_from(u32::from_be_bytes(length)).ok()?.checked_add(PREFIX_BYTES)
 }

@@ -1,12 +1,14 @@
 //! `dislog bench produce`: adding records, one at a time or in batches, as fast as they are
 //! acknowledged or at a rate.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dislog_client::{Compression, Consumer, Delivery, Error, Producer, ProducerOptions, Record};
+use futures_util::future::poll_immediate;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -34,6 +36,9 @@ const CLIENTS_PER_CONNECTION: usize = 64;
 
 /// Deliveries whose outcome is awaited; far more than fit a producer's buffer.
 const DELIVERIES_MAX: usize = 1 << 20;
+
+/// Deliveries that are handed over together, as long as sending does not have to wait.
+const DELIVERIES_AT_ONCE: usize = 64;
 
 /// Arguments of `dislog bench produce`.
 #[derive(Debug, clap::Args)]
@@ -138,7 +143,11 @@ impl Tally {
 
     /// A record that was due is done now.
     pub(crate) fn done(&self, due: Instant) {
-        let now = Instant::now();
+        self.done_at(due, Instant::now());
+    }
+
+    /// A record that was due is done.
+    fn done_at(&self, due: Instant, now: Instant) {
         if self.window.contains(now) {
             self.completed.fetch_add(1, Ordering::Relaxed);
         }
@@ -338,16 +347,23 @@ async fn one_by_one(producer: Arc<Producer>, source: Source, tally: &Tally) -> R
 }
 
 async fn in_batches(producer: &Producer, source: Source, tally: Arc<Tally>) -> Result<u64, Error> {
-    let (queue, deliveries) = mpsc::channel(DELIVERIES_MAX);
+    let (queue, deliveries) = mpsc::channel(DELIVERIES_MAX / DELIVERIES_AT_ONCE);
     let collecting = tokio::spawn(collect(deliveries, tally));
-    let mut number = 0;
-    while let Some((due, record)) = source.next(number).await {
-        let delivery = producer.send(record).await?;
+    let (mut number, mut sent) = (0, Vec::with_capacity(DELIVERIES_AT_ONCE));
+    loop {
+        let next = at_once(source.next(number), &mut sent, &queue).await;
+        let Some((due, record)) = next else { break };
+        let delivery = at_once(producer.send(record), &mut sent, &queue).await?;
         number += 1;
-        if queue.send((due, delivery)).await.is_err() {
+        sent.push((due, delivery));
+        if sent.len() == DELIVERIES_AT_ONCE {
+            hand_on(&mut sent, &queue).await;
+        }
+        if queue.is_closed() {
             break; // A delivery failed, and `close` says why.
         }
     }
+    hand_on(&mut sent, &queue).await;
     drop(queue);
     producer.close().await?;
     if let Ok(outcome) = collecting.await {
@@ -356,13 +372,41 @@ async fn in_batches(producer: &Producer, source: Source, tally: Arc<Tally>) -> R
     Ok(number)
 }
 
-async fn collect(
-    mut deliveries: mpsc::Receiver<(Instant, Delivery)>,
-    tally: Arc<Tally>,
-) -> Result<(), Error> {
-    while let Some((due, delivery)) = deliveries.recv().await {
-        delivery.await?;
-        tally.done(due);
+/// Records that were sent, and when they were due.
+type Sent = Vec<(Instant, Delivery)>;
+
+/// What comes of `work`. If it has to wait, those that were sent do not wait with it.
+async fn at_once<F: Future>(work: F, sent: &mut Sent, queue: &mpsc::Sender<Sent>) -> F::Output {
+    let mut work = pin!(work);
+    if let Some(done) = poll_immediate(&mut work).await {
+        return done;
+    }
+    hand_on(sent, queue).await;
+    work.await
+}
+
+async fn hand_on(sent: &mut Sent, queue: &mpsc::Sender<Sent>) {
+    if !sent.is_empty() {
+        let next = Vec::with_capacity(DELIVERIES_AT_ONCE);
+        // Whoever is gone had a failure.
+        let _ = queue.send(std::mem::replace(sent, next)).await;
+    }
+}
+
+async fn collect(mut deliveries: mpsc::Receiver<Sent>, tally: Arc<Tally>) -> Result<(), Error> {
+    while let Some(sent) = deliveries.recv().await {
+        let mut now = Instant::now();
+        for (due, mut delivery) in sent {
+            // What need not be waited for was done before.
+            match poll_immediate(&mut delivery).await {
+                Some(outcome) => outcome.map(drop)?,
+                None => {
+                    delivery.await?;
+                    now = Instant::now();
+                }
+            }
+            tally.done_at(due, now);
+        }
     }
     Ok(())
 }
