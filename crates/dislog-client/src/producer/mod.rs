@@ -68,7 +68,7 @@ pub struct ProducerOptions {
     /// How batches are compressed. None.
     pub compression: Compression,
     /// A batch is sent when it has this many bytes, before compression. A larger record travels
-    /// alone. 256 KiB.
+    /// alone. 1 MiB.
     pub batch_bytes_max: usize,
     /// A batch that is not full waits at most this long for more records, and does not wait at all
     /// while fewer than three others of its partition are under way. 5 ms.
@@ -94,7 +94,7 @@ impl Default for ProducerOptions {
         ProducerOptions {
             partition: None,
             compression: Compression::None,
-            batch_bytes_max: 256 << 10,
+            batch_bytes_max: 1 << 20,
             linger: Duration::from_millis(5),
             buffer_bytes_max: 32 << 20,
             in_flight_max: 16,

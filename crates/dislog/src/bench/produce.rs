@@ -72,7 +72,7 @@ pub(crate) struct ProduceArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BatchArgs {
     /// The size of a full batch
-    #[arg(long, value_name = "BYTES", default_value = "256KiB",
+    #[arg(long, value_name = "BYTES", default_value = "1MiB",
         value_parser = super::parse_memory_bytes)]
     batch_bytes: usize,
     /// How long a batch waits for more records while others are under way
