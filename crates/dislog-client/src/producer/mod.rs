@@ -71,7 +71,7 @@ pub struct ProducerOptions {
     /// alone. 1 MiB.
     pub batch_bytes_max: usize,
     /// A batch that is not full waits at most this long for more records, and does not wait at all
-    /// while fewer than three others of its partition are under way. 5 ms.
+    /// while fewer than two others of its partition are under way. 5 ms.
     pub linger: Duration,
     /// Bytes of records that may be accepted and not yet acknowledged; `send` waits for room.
     /// Records count with their content and 64 bytes each. 32 MiB.

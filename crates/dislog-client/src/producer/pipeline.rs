@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::batch::{Batch, ProducerStamp};
 
 /// While fewer batches than this are under way, the next does not wait to become full: one is being
-/// sent, one synced and one acknowledged. Of 256 callers that each wait for their record, three
-/// nodes served about a fifth fewer per second with 1 instead of 3, and with 4 and 8 not more.
-const BUSY_BATCHES: usize = 3;
+/// synced, and one sent or acknowledged meanwhile. Of 256 callers that each wait for their record,
+/// three nodes served fewer per second with 1, and with 3 and 4 not more.
+const BUSY_BATCHES: usize = 2;
 
 /// How a batch is named so that the server recognises it when it comes again.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use dislog_proto::v1;
 use dislog_types::PartitionId;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Response, Status};
 
@@ -35,6 +36,11 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// server sent requests on one by one, which another server got in another order. If it were for
 /// ever, acknowledged records would be gone.
 const REORDERS_MAX: u32 = 3;
+
+/// How often the task lets others run before it takes a batch that is not full. Those whose records
+/// were acknowledged together each have their next record ready in a moment: taken one by one as
+/// they come, the first would travel alone.
+const TURNS_LET: u32 = 4;
 
 /// How often the time for an answer doubles at most.
 const SILENCES_MAX: u32 = 4;
@@ -99,6 +105,8 @@ pub(super) struct Sender {
     silent_since: Option<Instant>,
     /// Answers that did not come, since one did.
     silences: u32,
+    /// The batch that was acknowledged last had several records.
+    answered_several: bool,
     /// Batches that came out of turn, since one was acknowledged.
     reorders: u32,
     /// No attempt before this, after a failure.
@@ -131,6 +139,7 @@ impl Sender {
             backoff: Backoff::default(),
             silent_since: None,
             silences: 0,
+            answered_several: false,
             reorders: 0,
             not_before: None,
             last_failure: "no server has answered".to_owned(),
@@ -141,6 +150,11 @@ impl Sender {
     /// Runs until the producer is closed and everything was resolved.
     pub(super) async fn run(mut self) {
         loop {
+            if self.has_many_callers() {
+                for _ in 0..TURNS_LET {
+                    yield_now().await;
+                }
+            }
             let now = Instant::now();
             self.expire(now);
             self.lose_patience(now);
@@ -158,6 +172,11 @@ impl Sender {
             }
         }
         self.say_goodbye().await;
+    }
+
+    /// Whether there may be callers with a record to add that were not their turn yet.
+    fn has_many_callers(&self) -> bool {
+        self.answered_several || !self.pipeline.is_empty()
     }
 
     /// Takes what is ready from the accumulator while there is room. Returns when more becomes
@@ -260,6 +279,7 @@ impl Sender {
     fn acknowledge(&mut self, batch: Batch, response: &v1::ProduceResponse) {
         self.backoff.reset();
         self.route.did();
+        self.answered_several = batch.record_count() > 1;
         (self.raised, self.silences, self.reorders) = (false, 0, 0);
         self.silent_since = (self.pipeline.sent() > 0).then(Instant::now);
         let appended = Appended {
