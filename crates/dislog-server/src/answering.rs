@@ -68,7 +68,7 @@ impl Services {
     }
 
     fn complain(&self, caller: &Caller, failure: &Failure) {
-        let Caller { subject, from } = caller;
+        let Caller { subject, from, .. } = caller;
         if self.unwelcome.is_due((from.ip(), failure.message.clone())) {
             tracing::warn!(%from, %subject, error = failure.message, "refused a client");
         }

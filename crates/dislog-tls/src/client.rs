@@ -159,7 +159,8 @@ pub(crate) async fn connect(
     Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
 }
 
-fn server_name(authority: &str) -> Result<ServerName<'static>, HandshakeError> {
+/// The name in `authority`, `host:port`, that a certificate is to have.
+pub(crate) fn server_name(authority: &str) -> Result<ServerName<'static>, HandshakeError> {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned()).map_err(|_| {

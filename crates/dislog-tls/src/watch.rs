@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch::{Receiver, Sender};
+
 use crate::changes::{Changes, Watching};
 use crate::files::Contents;
 use crate::{Files, NodeTls, TlsError};
@@ -24,6 +26,8 @@ pub struct Watched {
 struct Shared {
     files: Files,
     current: Mutex<(Contents, Arc<NodeTls>)>,
+    /// Told when `current` is another.
+    replaced: Sender<()>,
 }
 
 impl Watched {
@@ -40,7 +44,8 @@ impl Watched {
         let contents = files.read()?;
         let first = Arc::new(NodeTls::new(&files, &contents)?);
         warn_of_expiry(&first);
-        let shared = Arc::new(Shared { files, current: Mutex::new((contents, first)) });
+        let (current, replaced) = (Mutex::new((contents, first)), Sender::new(()));
+        let shared = Arc::new(Shared { files, current, replaced });
         let reading = Arc::clone(&shared);
         let watching = changes
             .each("certificates", move || reading.changed())
@@ -51,6 +56,12 @@ impl Watched {
     /// Reads the files again, soon, also if nobody has noticed a change.
     pub fn look(&self) {
         self.watching.look();
+    }
+
+    /// Notices when what is [`current`](Watched::current) is replaced from now on.
+    #[must_use]
+    pub fn replaced(&self) -> Receiver<()> {
+        self.shared.replaced.subscribe()
     }
 
     /// What to use for a connection that is made now.
@@ -76,6 +87,7 @@ impl Shared {
             return Err(crate::material::unusable(&self.files.authorities, problem));
         }
         *current() = (contents, Arc::clone(&new));
+        self.replaced.send_replace(());
         Ok(Some(new))
     }
 

@@ -266,7 +266,29 @@ impl Asking {
 
     /// Whether it is still so: what was proved, and what the rules say of it.
     pub(super) fn still(&self, action: Action, object: &str) -> Result<(), Failure> {
-        let why = match &self.proof {
+        let failure = match (self.caller.pass.why_over(), self.why_disproved()) {
+            (Some(why), _) => self.cut_off(&why),
+            (None, Some(why)) => Failure::new(&kinds::UNAUTHENTICATED, why),
+            (None, None) if self.is_allowed(action, object) => return Ok(()),
+            (None, None) => self.refusal(action, object),
+        };
+        self.record(Some(action), object, Err(&failure.message));
+        Err(failure)
+    }
+
+    /// The connection is the caller's no more; or that of the node that has sent on what they ask,
+    /// which is no fault of theirs.
+    fn cut_off(&self, why: &str) -> Failure {
+        let kind = match &self.caller.subject {
+            Subject::Node(_) | Subject::Vouched(_) => &kinds::NO_LEADER,
+            _ => &kinds::CERTIFICATE_ENDED,
+        };
+        Failure::new(kind, why)
+    }
+
+    /// Why a token is worth nothing any more; nothing if it is, or if there is none.
+    fn why_disproved(&self) -> Option<&'static str> {
+        match &self.proof {
             Proof::Connection => None,
             Proof::Token { token_id, .. } if !self.node.cluster.has_token(*token_id) => {
                 Some("the token was revoked")
@@ -282,14 +304,7 @@ impl Asking {
                 Some("the token has expired")
             }
             Proof::Token { .. } | Proof::Jwt { .. } => None,
-        };
-        let failure = match why {
-            Some(why) => Failure::new(&kinds::UNAUTHENTICATED, why),
-            None if self.is_allowed(action, object) => return Ok(()),
-            None => self.refusal(action, object),
-        };
-        self.record(Some(action), object, Err(&failure.message));
-        Err(failure)
+        }
     }
 
     fn decided(&self, action: Action, object: &str) -> Result<(), Failure> {
@@ -333,7 +348,7 @@ impl Asking {
     /// Records a decision, unless another node has done so or nobody asked.
     fn record(&self, action: Option<Action>, object: &str, outcome: Result<(), &str>) {
         let access = &self.node.access;
-        let Caller { subject, from } = &self.caller;
+        let Caller { subject, from, .. } = &self.caller;
         if let Err(why) = outcome {
             access.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%subject, %from, operation = self.operation, object, why, "denied");

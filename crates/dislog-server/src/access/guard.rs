@@ -1,13 +1,12 @@
 //! What ends a stream when the right to it is withdrawn.
 
 use std::future::pending;
-use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
-use tokio::time::sleep;
 
 use super::{Action, Asking};
 use crate::append::now_ms;
+use crate::moment;
 use crate::status::Failure;
 
 /// Watches over one right of one who asks. Without access control it costs nothing.
@@ -45,7 +44,8 @@ impl Guard {
         // Without a sender the node is gone.
         let has_changed = watching.changes.has_changed().unwrap_or(false);
         let has_ended = watching.ends_ms.is_some_and(|ends_ms| now_ms() >= ends_ms);
-        if !has_changed && !has_ended {
+        let is_cut_off = watching.asking.caller.pass.why_over().is_some();
+        if !has_changed && !has_ended && !is_cut_off {
             return Ok(());
         }
         watching.changes.mark_unchanged();
@@ -59,16 +59,15 @@ impl Guard {
             let ends = async {
                 match watching.ends_ms {
                     None => pending().await,
-                    Some(ends_ms) => {
-                        let left_ms = u64::try_from(ends_ms - now_ms()).unwrap_or(0);
-                        sleep(Duration::from_millis(left_ms.saturating_add(1))).await;
-                    }
+                    Some(ends_ms) => moment::reached(ends_ms).await,
                 }
             };
+            let pass = watching.asking.caller.pass.clone();
             tokio::select! {
                 // Without a sender the node is gone, and what it does ends otherwise.
                 changed = watching.changes.changed() => if changed.is_err() { pending().await },
                 () = ends => {}
+                () = pass.over() => {}
             }
             if let Err(failure) = watching.still() {
                 return failure;

@@ -79,7 +79,7 @@ impl Acceptor {
             return;
         }
         if self.complaints.is_due(caller.from.ip()) {
-            let Caller { subject, from } = caller;
+            let Caller { subject, from, .. } = caller;
             tracing::warn!(%from, %subject, error = %refused, "ended a connection between nodes");
         }
         let why = refused.to_string();
