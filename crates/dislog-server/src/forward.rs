@@ -166,7 +166,7 @@ impl Hops {
     pub(crate) fn next<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
-        metadata.insert(HOPS, u64::from(self.count + 1).into());
+        metadata.insert(HOPS, u64::from(self.count.saturating_add(1)).into());
         if let Some(subject) = &self.subject {
             let name = BASE64.encode(subject.as_bytes());
             let name = MetadataValue::try_from(name).expect("base64 is plain text");

@@ -141,10 +141,7 @@ impl NodeTls {
     }
 }
 
-fn accepting(
-    callers: Arc<dyn ClientCertVerifier>,
-    own: Arc<CertifiedKey>,
-) -> ServerConfig {
+fn accepting(callers: Arc<dyn ClientCertVerifier>, own: Arc<CertifiedKey>) -> ServerConfig {
     let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])

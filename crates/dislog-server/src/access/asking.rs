@@ -254,25 +254,38 @@ impl Asking {
 
     /// What ends a stream that was permitted when this is not so any more.
     pub(crate) fn guard(&self, action: Action, topic: &str) -> Guard {
-        let Some(changes) = &self.changes else { return Guard::none() };
         let topic = if topic.is_empty() { DEFAULT_TOPIC } else { topic };
+        self.guarded(Some((action, topic.to_owned())))
+    }
+
+    /// The same for one who has yet to say what it is about.
+    pub(crate) fn guard_of_identity(&self) -> Guard {
+        self.guarded(None)
+    }
+
+    fn guarded(&self, right: Option<(Action, String)>) -> Guard {
+        let Some(changes) = &self.changes else { return Guard::none() };
         let ends_ms = match &self.proof {
             Proof::Connection => None,
             Proof::Token { ends_ms, .. } => *ends_ms,
             Proof::Jwt { ends_ms, .. } => Some(*ends_ms),
         };
-        Guard::new(self.clone(), action, topic, changes.clone(), ends_ms)
+        Guard::new(self.clone(), right, changes.clone(), ends_ms)
     }
 
     /// Whether it is still so: what was proved, and what the rules say of it.
-    pub(super) fn still(&self, action: Action, object: &str) -> Result<(), Failure> {
-        let failure = match (self.caller.pass.why_over(), self.why_disproved()) {
-            (Some(why), _) => self.cut_off(&why),
-            (None, Some(why)) => Failure::new(&kinds::UNAUTHENTICATED, why),
-            (None, None) if self.is_allowed(action, object) => return Ok(()),
-            (None, None) => self.refusal(action, object),
+    pub(super) fn still(&self, right: Option<(Action, &str)>) -> Result<(), Failure> {
+        let failure = match (self.caller.pass.why_over(), self.why_disproved(), right) {
+            (Some(why), ..) => self.cut_off(&why),
+            (None, Some(why), _) => Failure::new(&kinds::UNAUTHENTICATED, why),
+            (None, None, None) => return Ok(()),
+            (None, None, Some((action, object))) if self.is_allowed(action, object) => {
+                return Ok(());
+            }
+            (None, None, Some((action, object))) => self.refusal(action, object),
         };
-        self.record(Some(action), object, Err(&failure.message));
+        let object = right.map_or(CLUSTER_OBJECT, |(_, object)| object);
+        self.record(right.map(|(action, _)| action), object, Err(&failure.message));
         Err(failure)
     }
 

@@ -9,13 +9,13 @@ use crate::append::now_ms;
 use crate::moment;
 use crate::status::Failure;
 
-/// Watches over one right of one who asks. Without access control it costs nothing.
+/// Watches over who asks, and over one right of theirs. Without access control it costs nothing.
 pub(crate) struct Guard(Option<Box<Watching>>);
 
 struct Watching {
     asking: Asking,
-    action: Action,
-    object: String,
+    /// None while it is not known which is asked for.
+    right: Option<(Action, String)>,
     changes: Receiver<u64>,
     /// When the proof of who asks ends, Unix milliseconds.
     ends_ms: Option<i64>,
@@ -29,13 +29,11 @@ impl Guard {
 
     pub(super) fn new(
         asking: Asking,
-        action: Action,
-        topic: &str,
+        right: Option<(Action, String)>,
         changes: Receiver<u64>,
         ends_ms: Option<i64>,
     ) -> Guard {
-        let object = topic.to_owned();
-        Guard(Some(Box::new(Watching { asking, action, object, changes, ends_ms })))
+        Guard(Some(Box::new(Watching { asking, right, changes, ends_ms })))
     }
 
     /// Refuses what is not permitted any more. Costs next to nothing while nothing changes.
@@ -78,6 +76,7 @@ impl Guard {
 
 impl Watching {
     fn still(&self) -> Result<(), Failure> {
-        self.asking.still(self.action, &self.object)
+        let right = self.right.as_ref();
+        self.asking.still(right.map(|(action, object)| (*action, object.as_str())))
     }
 }

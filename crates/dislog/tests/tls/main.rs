@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
+mod expiry;
 #[path = "../node/mod.rs"]
 mod node;
 mod replay;
@@ -357,6 +358,8 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
     let load = Load::start(&runtime, servers, &alice);
     load.goes_on();
+    // With the certificate of the old authority, which is not used for a new one.
+    let old_timer = runtime.block_on(expiry::http2(at, &alice)).1;
     let taken = |count: usize| {
         let new = |node: &&Node| node.output().matches("new certificates are used").count();
         until("the new files are used", || nodes.iter().all(|node| new(node) >= count));
@@ -387,6 +390,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
         ok(&["cert", "renew", dir, "--dir", &new.at("")]);
     }
     taken(3);
+    assert!(!old_timer.is_finished(), "its authority is still trusted");
     for dir in &all {
         std::fs::copy(new.path("ca.crt"), Path::new(dir).join("ca.crt")).unwrap();
     }
@@ -394,6 +398,8 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     load.stop.store(true, Ordering::Relaxed);
     let failed = runtime.block_on(load.failed).unwrap();
     assert!(failed.is_empty(), "{failed:?}");
+    let ended = runtime.block_on(async { tokio::time::timeout(HANG, old_timer).await });
+    ended.expect("it stays").unwrap().expect("it ends gracefully");
 
     // Who still has a certificate of the old one stays out; nodes know each other by the new one.
     let bob = old.make("client", "bob");
