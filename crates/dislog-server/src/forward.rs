@@ -196,3 +196,22 @@ pub(crate) async fn append(
         answer.map_err(|status| Failure::of_peer(&status))?.into_inner();
     Ok(Appended { base_offset: offset, record_count: count, timestamp_ms, duplicate })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_hops_is_no_more_than_a_number() {
+        let of = |said: &'static str| {
+            Hops::of(&HeaderMap::from_iter([(
+                http::HeaderName::from_static(HOPS),
+                http::HeaderValue::from_static(said),
+            )]))
+        };
+        assert!(of("1").may_go_on() && !of("2").may_go_on() && !of("255").may_go_on());
+        assert_eq!(of("256"), Hops::default());
+        let next = of("255").on_own_behalf().next(());
+        assert_eq!(next.metadata().get(HOPS).unwrap(), "255");
+    }
+}

@@ -74,11 +74,6 @@ impl Host {
             address => address,
         })
     }
-
-    /// The address, or the first of the network.
-    pub(crate) fn address(self) -> IpAddr {
-        self.0
-    }
 }
 
 impl fmt::Display for Host {

@@ -148,7 +148,7 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
 }
 
 fn tell_of_displaced(services: &Services, host: Host) {
-    if services.unwelcome.is_due((host.address(), "guests".to_owned())) {
+    if services.unwelcome.is_due((host, "guests".to_owned())) {
         tracing::warn!(
             from = %host, guests_max = services.node.config.guests_max,
             "ended connections that made no request, to make room for new ones: most of them come \
@@ -206,7 +206,7 @@ async fn greet(
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             let broke = matches!(unwelcome, Unwelcome::Handshake(HandshakeError::Io(_)));
-            if !broke && services.unwelcome.is_due((from.ip(), unwelcome.to_string())) {
+            if !broke && services.unwelcome.is_due((Host::of(from.ip()), unwelcome.to_string())) {
                 tracing::warn!(%from, error = %unwelcome, "refused a connection");
             }
             if let Unwelcome::Plaintext(stream) = unwelcome {
@@ -217,7 +217,7 @@ async fn greet(
     };
     let (protocol, stream) = detect(stream).await.ok()?;
     if !stream.agreed_on(protocol) {
-        if services.unwelcome.is_due((from.ip(), "protocol".to_owned())) {
+        if services.unwelcome.is_due((Host::of(from.ip()), "protocol".to_owned())) {
             tracing::warn!(%from, %subject, ?protocol, "refused a protocol not agreed on");
         }
         return None;
@@ -311,7 +311,7 @@ impl Stay {
 
 fn tell_of_end(services: &Services, caller: &Caller, why: &str) {
     let Caller { subject, from, .. } = caller;
-    if services.unwelcome.is_due((from.ip(), why.to_owned())) {
+    if services.unwelcome.is_due((Host::of(from.ip()), why.to_owned())) {
         tracing::info!(%from, %subject, why, "ended a connection");
     }
 }

@@ -252,6 +252,13 @@ impl Asking {
         !is_of_user || self.sees(id.topic.as_str())
     }
 
+    /// The same of a probe, which is answered whoever asks: by their certificate alone.
+    pub(crate) fn may_hear_of(&self, id: &PartitionId) -> bool {
+        let topic = id.topic.as_str();
+        let is_of_user = topic.parse::<TopicName>().is_ok();
+        !is_of_user || Action::ALL.iter().any(|action| self.is_allowed(*action, topic))
+    }
+
     /// What ends a stream that was permitted when this is not so any more.
     pub(crate) fn guard(&self, action: Action, topic: &str) -> Guard {
         let topic = if topic.is_empty() { DEFAULT_TOPIC } else { topic };
