@@ -11,6 +11,7 @@ use tokio::sync::watch::{Receiver, Sender};
 
 use crate::changes::{Changes, Watching};
 use crate::files::Contents;
+use crate::material::now_s;
 use crate::{Files, NodeTls, TlsError};
 
 /// A certificate that is valid for less than this is worth a warning when it is read.
@@ -106,9 +107,7 @@ impl Shared {
 }
 
 fn warn_of_expiry(tls: &NodeTls) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_s = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    let left_s = tls.names.not_after_s - now_s;
+    let left_s = tls.names.not_after_s - now_s();
     if left_s < EXPIRES_SOON_S {
         let hours = left_s / 3_600;
         tracing::warn!(node = %tls.role, hours, "this node's certificate expires soon: renew it");

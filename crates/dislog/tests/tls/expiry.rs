@@ -188,7 +188,7 @@ fn a_client_whose_certificate_was_renewed_goes_on_and_one_whose_was_not_is_told(
     assert_eq!(next.expect("it hangs").unwrap().unwrap().offset, 1);
     let error = runtime.block_on(async { timeout(HANG, told.next()).await });
     let error = error.expect("it hangs").unwrap_err().to_string();
-    assert!(error.contains("expired"), "{error}");
+    assert!(error.contains("expired/tls.crt has expired: renew it"), "{error}");
 }
 
 fn until_the_clock_shows(moment: SystemTime) {

@@ -359,7 +359,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     let load = Load::start(&runtime, servers, &alice);
     load.goes_on();
     // With the certificate of the old authority, which is not used for a new one.
-    let old_timer = runtime.block_on(expiry::http2(at, &alice)).1;
+    let (_requests, old_timer) = runtime.block_on(expiry::http2(at, &alice));
     let taken = |count: usize| {
         let new = |node: &&Node| node.output().matches("new certificates are used").count();
         until("the new files are used", || nodes.iter().all(|node| new(node) >= count));
