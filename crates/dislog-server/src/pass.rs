@@ -1,8 +1,8 @@
 //! What a connection was let in by, for as long as that holds.
 //!
 //! A handshake checks a certificate once. It is checked again when it ends, or one of those between
-//! it and an authority does, and when the files of this node change, its authorities among them: who
-//! would not be let in now does not stay either.
+//! it and an authority does, and when the files of this node change, its authorities among them:
+//! who would not be let in now does not stay either.
 
 use std::future::pending;
 use std::sync::Arc;

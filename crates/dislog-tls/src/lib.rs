@@ -9,8 +9,8 @@
 //!
 //! Promises: TLS 1.3 and nothing older; whoever has a certificate has it from the authority in
 //! `ca.crt`, and it is valid now; files that cannot be used never replace ones that can; errors
-//! name the file and what to do. New files are used for new connections; those that there are can be
-//! checked again by them ([`NodeTls::check`]).
+//! name the file and what to do. New files are used for new connections; those that there are can
+//! be checked again by them ([`NodeTls::check`]).
 //!
 //! Left out: making certificates (the `dislog` program does), and what a subject may do.
 

@@ -229,15 +229,8 @@ fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
         server(&data.path().join("2"), &dirs[2], &join),
     ];
     let nodes: Vec<&Node> = [&first].into_iter().chain(&nodes).collect();
-    let alive = |at: &Node| {
-        let args = ["cluster", "status", "-o", "json", "--servers", &at.address];
-        let args = [&args[..], &["--tls-dir", &alice]].concat();
-        let status: serde_json::Value =
-            serde_json::from_slice(&run(&args).stdout).unwrap_or_default();
-        let alive = |node: &&serde_json::Value| node["alive"] == true;
-        status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(alive).count())
-    };
-    super::until("three nodes are there", || alive(&first) == 3);
+    let alive = || super::alive(&first.address, &alice);
+    super::until("three nodes are there", || alive() == 3);
     ok(&["topic", "create", "demo", "--servers", &first.address, "--tls-dir", &alice]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
@@ -254,10 +247,10 @@ fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
     assert!(SystemTime::now() < until, "the machine is too slow for this test");
     until_the_clock_shows(until + Duration::from_secs(1));
     load.goes_on();
-    super::until("the one that expired is shut out", || alive(&first) == 2);
+    super::until("the one that expired is shut out", || alive() == 2);
     load.goes_on();
     ok(&["cert", "renew", &dirs[2], "--dir", &certs.at("")]);
-    super::until("it is let in again", || alive(&first) == 3);
+    super::until("it is let in again", || alive() == 3);
     load.goes_on();
     load.stop.store(true, Ordering::Relaxed);
     let failed = runtime.block_on(load.failed).unwrap();

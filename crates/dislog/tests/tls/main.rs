@@ -326,6 +326,14 @@ impl Load {
     }
 }
 
+/// How many nodes are alive, and answer, as one of them sees it.
+fn alive(at: &str, tls_dir: &str) -> usize {
+    let args = ["cluster", "status", "-o", "json", "--servers", at, "--tls-dir", tls_dir];
+    let status: serde_json::Value = serde_json::from_slice(&run(&args).stdout).unwrap_or_default();
+    let alive = |node: &&serde_json::Value| node["alive"] == true && node["answers"] == true;
+    status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(alive).count())
+}
+
 fn client(servers: &[String], tls_dir: &str) -> Client {
     let tls = ClientTls::new(Files::in_dir(Path::new(tls_dir))).unwrap();
     let options = ClientOptions { tls: Some(tls), ..ClientOptions::default() };
@@ -347,13 +355,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     ];
     let nodes: Vec<&Node> = [&first].into_iter().chain(&nodes).collect();
     let at = first.address.as_str();
-    until("three nodes are there", || {
-        let args = ["cluster", "status", "-o", "json", "--servers", at, "--tls-dir", &alice];
-        let status: serde_json::Value =
-            serde_json::from_slice(&run(&args).stdout).unwrap_or_default();
-        let alive = |node: &&serde_json::Value| node["alive"] == true && node["answers"] == true;
-        status["nodes"].as_array().is_some_and(|nodes| nodes.iter().filter(alive).count() == 3)
-    });
+    until("three nodes are there", || alive(at, &alice) == 3);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
     let load = Load::start(&runtime, servers, &alice);
