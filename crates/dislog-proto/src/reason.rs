@@ -8,6 +8,9 @@ pub const DOMAIN: &str = "dislog";
 pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
 /// The server has to know who asks, and does not. Nothing was done.
 pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+/// The certificate that a connection was made with has ended, or its authority is not trusted any
+/// more. Safe to retry over another connection, with a certificate that is valid.
+pub const CERTIFICATE_ENDED: &str = "CERTIFICATE_ENDED";
 /// No such topic or partition.
 pub const TOPIC_NOT_FOUND: &str = "TOPIC_NOT_FOUND";
 /// A topic of this name exists.

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -26,7 +25,7 @@ use crate::budget::{Budget, Budgeted};
 use crate::complaint::Complaints;
 use crate::grpc::{LogService, MESSAGE_BYTES_MAX, OwnBody, OwnRequests, messages, unary};
 use crate::guests::{Guest, Room};
-use crate::identity::Caller;
+use crate::identity::{Caller, Host};
 use crate::node::Node;
 use crate::peer;
 use crate::places::{Client, Place, Places, UnderWay};
@@ -48,7 +47,7 @@ pub(crate) struct Services {
     /// What takes the frames of other nodes.
     pub(crate) peers: Arc<peer::Acceptor>,
     /// Those that were not served, and why.
-    pub(crate) unwelcome: Arc<Complaints<(IpAddr, String)>>,
+    pub(crate) unwelcome: Arc<Complaints<(Host, String)>>,
     /// Those that have not asked for anything yet.
     pub(crate) room: Room,
     /// Those that have.
@@ -68,8 +67,8 @@ impl Services {
     }
 
     fn complain(&self, caller: &Caller, failure: &Failure) {
-        let Caller { subject, from } = caller;
-        if self.unwelcome.is_due((from.ip(), failure.message.clone())) {
+        let Caller { subject, from, .. } = caller;
+        if self.unwelcome.is_due((Host::of(from.ip()), failure.message.clone())) {
             tracing::warn!(%from, %subject, error = failure.message, "refused a client");
         }
     }

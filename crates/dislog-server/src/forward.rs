@@ -26,6 +26,7 @@ use tower::service_fn;
 
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::node::Node;
+use crate::pass::Pass;
 use crate::security::Security;
 use crate::status::{Failure, kinds};
 
@@ -84,7 +85,14 @@ impl Hops {
 /// Connections to the other nodes, for requests.
 pub(crate) struct Forwarder {
     security: Security,
-    channels: Mutex<HashMap<Arc<str>, Channel>>,
+    channels: Mutex<HashMap<Arc<str>, Way>>,
+}
+
+/// To one node.
+struct Way {
+    channel: Channel,
+    /// Of the connection that was made last.
+    pass: Arc<Mutex<Pass>>,
 }
 
 impl Forwarder {
@@ -107,8 +115,11 @@ impl Forwarder {
 
     fn channel(&self, peer: &Peer) -> Result<Channel, Failure> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&peer.address) {
-            return Ok(channel.clone());
+        let is_due = |way: &Way| way.pass.lock().unwrap_or_else(PoisonError::into_inner).is_due();
+        match channels.get(&peer.address) {
+            // What is under way over an old one goes on.
+            Some(way) if !is_due(way) => return Ok(way.channel.clone()),
+            _ => {}
         }
         let endpoint = Endpoint::from_shared(format!("http://{}", peer.address));
         let endpoint = endpoint.map_err(|error| {
@@ -120,24 +131,33 @@ impl Forwarder {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let channel = self.dialled(&endpoint, &peer.address);
-        if channels.len() == CHANNELS_MAX {
+        let way = self.dialled(&endpoint, &peer.address);
+        let channel = way.channel.clone();
+        if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        channels.insert(Arc::clone(&peer.address), channel.clone());
+        channels.insert(Arc::clone(&peer.address), way);
         Ok(channel)
     }
 
-    /// A channel that dials when it is used.
-    fn dialled(&self, endpoint: &Endpoint, address: &Arc<str>) -> Channel {
+    /// One that is dialled when it is used.
+    fn dialled(&self, endpoint: &Endpoint, address: &Arc<str>) -> Way {
+        let pass = Arc::<Mutex<Pass>>::default();
         if !self.security.is_on() {
-            return endpoint.connect_lazy();
+            return Way { channel: endpoint.connect_lazy(), pass };
         }
-        let (security, address) = (self.security.clone(), Arc::clone(address));
-        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-            let (security, address) = (security.clone(), Arc::clone(&address));
-            async move { Ok::<_, io::Error>(TokioIo::new(security.dial_node(&address).await?)) }
-        }))
+        let (security, address, of_last) =
+            (self.security.clone(), Arc::clone(address), Arc::clone(&pass));
+        let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let (security, address, of_last) =
+                (security.clone(), Arc::clone(&address), Arc::clone(&of_last));
+            async move {
+                let (stream, pass) = security.dial_node(&address).await?;
+                *of_last.lock().unwrap_or_else(PoisonError::into_inner) = pass;
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        }));
+        Way { channel, pass }
     }
 }
 
@@ -146,7 +166,7 @@ impl Hops {
     pub(crate) fn next<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
-        metadata.insert(HOPS, u64::from(self.count + 1).into());
+        metadata.insert(HOPS, u64::from(self.count.saturating_add(1)).into());
         if let Some(subject) = &self.subject {
             let name = BASE64.encode(subject.as_bytes());
             let name = MetadataValue::try_from(name).expect("base64 is plain text");
@@ -175,4 +195,23 @@ pub(crate) async fn append(
     let v1::ProduceResponse { offset, timestamp_ms, count, duplicate } =
         answer.map_err(|status| Failure::of_peer(&status))?.into_inner();
     Ok(Appended { base_offset: offset, record_count: count, timestamp_ms, duplicate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_hops_is_no_more_than_a_number() {
+        let of = |said: &'static str| {
+            Hops::of(&HeaderMap::from_iter([(
+                http::HeaderName::from_static(HOPS),
+                http::HeaderValue::from_static(said),
+            )]))
+        };
+        assert!(of("1").may_go_on() && !of("2").may_go_on() && !of("255").may_go_on());
+        assert_eq!(of("256"), Hops::default());
+        let next = of("255").on_own_behalf().next(());
+        assert_eq!(next.metadata().get(HOPS).unwrap(), "255");
+    }
 }

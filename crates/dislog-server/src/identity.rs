@@ -10,14 +10,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::access::ANONYMOUS;
+use crate::pass::Pass;
 
 /// Who asks, and from where. A cheap handle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Caller {
     /// Who.
     pub(crate) subject: Subject,
     /// From where: the other end of the connection.
     pub(crate) from: SocketAddr,
+    /// For how long the connection is theirs.
+    pub(crate) pass: Pass,
 }
 
 /// Who a caller has proved to be.
@@ -70,11 +73,6 @@ impl Host {
             }
             address => address,
         })
-    }
-
-    /// The address, or the first of the network.
-    pub(crate) fn address(self) -> IpAddr {
-        self.0
     }
 }
 

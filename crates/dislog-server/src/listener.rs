@@ -148,7 +148,7 @@ async fn accept_loop(listener: &TcpListener, services: &Services, connections: &
 }
 
 fn tell_of_displaced(services: &Services, host: Host) {
-    if services.unwelcome.is_due((host.address(), "guests".to_owned())) {
+    if services.unwelcome.is_due((host, "guests".to_owned())) {
         tracing::warn!(
             from = %host, guests_max = services.node.config.guests_max,
             "ended connections that made no request, to make room for new ones: most of them come \
@@ -202,11 +202,11 @@ async fn greet(
     from: SocketAddr,
     services: &Services,
 ) -> Option<(Protocol, Prefixed, Caller)> {
-    let (stream, subject) = match services.node.security.accept(stream).await {
+    let (stream, subject, pass) = match services.node.security.accept(stream).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             let broke = matches!(unwelcome, Unwelcome::Handshake(HandshakeError::Io(_)));
-            if !broke && services.unwelcome.is_due((from.ip(), unwelcome.to_string())) {
+            if !broke && services.unwelcome.is_due((Host::of(from.ip()), unwelcome.to_string())) {
                 tracing::warn!(%from, error = %unwelcome, "refused a connection");
             }
             if let Unwelcome::Plaintext(stream) = unwelcome {
@@ -217,12 +217,12 @@ async fn greet(
     };
     let (protocol, stream) = detect(stream).await.ok()?;
     if !stream.agreed_on(protocol) {
-        if services.unwelcome.is_due((from.ip(), "protocol".to_owned())) {
+        if services.unwelcome.is_due((Host::of(from.ip()), "protocol".to_owned())) {
             tracing::warn!(%from, %subject, ?protocol, "refused a protocol not agreed on");
         }
         return None;
     }
-    Some((protocol, stream, Caller { subject, from }))
+    Some((protocol, stream, Caller { subject, from, pass }))
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {
@@ -235,8 +235,7 @@ async fn serve_http1(
     answering: Answering,
     header_timeout: Duration,
 ) -> hyper::Result<()> {
-    let closing = answering.services.node.closing.clone();
-    let standing = Arc::clone(&answering.standing);
+    let stay = Stay::of(&answering);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
@@ -244,20 +243,16 @@ async fn serve_http1(
         .max_headers(HTTP1_HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), answering);
     let mut connection = pin!(connection);
-    tokio::select! {
+    let grace = tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = closing.wait() => connection.as_mut().graceful_shutdown(),
-        () = standing.refused() => {
-            connection.as_mut().graceful_shutdown();
-            return timeout(REFUSED_MAX, connection).await.unwrap_or(Ok(()));
-        }
-    }
-    connection.await
+        grace = stay.over() => grace,
+    };
+    connection.as_mut().graceful_shutdown();
+    timeout(grace, connection).await.unwrap_or(Ok(()))
 }
 
 async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()> {
-    let closing = answering.services.node.closing.clone();
-    let standing = Arc::clone(&answering.standing);
+    let stay = Stay::of(&answering);
     let window_bytes = window_bytes(rank(&answering));
     let opened = Opened::default();
     let connection = http2::Builder::new(opened.clone())
@@ -276,16 +271,49 @@ async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()
         .serve_connection(TokioIo::new(stream), answering);
     let mut connection = pin!(connection);
     let mut streams = Streams::new(opened);
-    tokio::select! {
+    let grace = tokio::select! {
         ended = streams.drive(connection.as_mut()) => return ended,
-        () = closing.wait() => connection.as_mut().graceful_shutdown(),
-        () = standing.refused() => {
-            connection.as_mut().graceful_shutdown();
-            let ended = timeout(REFUSED_MAX, streams.drive(connection)).await;
-            return ended.unwrap_or(Ok(()));
+        grace = stay.over() => grace,
+    };
+    connection.as_mut().graceful_shutdown();
+    timeout(grace, streams.drive(connection)).await.unwrap_or(Ok(()))
+}
+
+/// For how long a connection of HTTP may stay.
+struct Stay {
+    services: Services,
+    caller: Caller,
+    standing: Arc<Standing>,
+}
+
+impl Stay {
+    fn of(answering: &Answering) -> Stay {
+        let Answering { services, caller, standing } = answering;
+        let (services, caller) = (services.clone(), caller.clone());
+        Stay { services, caller, standing: Arc::clone(standing) }
+    }
+
+    /// Returns once no more may be asked: how long what was may take to end.
+    async fn over(self) -> Duration {
+        let Stay { services, caller, standing } = self;
+        let node = &services.node;
+        tokio::select! {
+            // All connections together have a grace.
+            () = node.closing.wait() => Duration::MAX,
+            () = standing.refused() => REFUSED_MAX,
+            why = caller.pass.watch() => {
+                tell_of_end(&services, &caller, &why);
+                node.request_timeout()
+            }
         }
     }
-    streams.drive(connection).await
+}
+
+fn tell_of_end(services: &Services, caller: &Caller, why: &str) {
+    let Caller { subject, from, .. } = caller;
+    if services.unwelcome.is_due((Host::of(from.ip()), why.to_owned())) {
+        tracing::info!(%from, %subject, why, "ended a connection");
+    }
 }
 
 /// Guests count as well, or who makes no request until he has many connections would have large
@@ -341,6 +369,7 @@ async fn serve_peer(stream: Prefixed, services: &Services, caller: &Caller, hell
     }
     tokio::select! {
         () = services.peers.serve(stream, caller, hello_by) => {}
+        why = caller.pass.watch() => tell_of_end(services, caller, &why),
         () = services.node.closed.wait() => {}
     }
 }

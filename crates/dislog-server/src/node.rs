@@ -9,7 +9,7 @@ use dislog_proto::{DEFAULT_TOPIC, reason, v1};
 use dislog_types::{PartitionId, TopicName};
 use tokio::sync::watch;
 
-use crate::access::Access;
+use crate::access::{Access, Asking};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::{Forwarder, Hops};
@@ -210,12 +210,14 @@ impl Node {
 
     /// The nodes that are alive, which of them leads a partition, and which have a replica of it.
     /// One that does not exist yet is led by who would create it.
-    pub(crate) fn servers(&self, id: &PartitionId) -> Vec<v1::Server> {
+    ///
+    /// To who has no right to the topic it is as one that does not exist.
+    pub(crate) fn servers(&self, asking: &Asking, id: &PartitionId) -> Vec<v1::Server> {
         let nodes = self.cluster.nodes();
-        let replicas = self.cluster.replica_nodes(id);
-        let leader = match self.cluster.topic(&id.topic) {
-            Ok(_) => self.cluster.leader_of(id),
-            Err(_) => nodes.iter().find(|node| node.leads).map(|node| node.node_id),
+        let is_there = self.cluster.topic(&id.topic).is_ok() && asking.sees_partition(id);
+        let (leader, replicas) = match is_there {
+            true => (self.cluster.leader_of(id), self.cluster.replica_nodes(id)),
+            false => (nodes.iter().find(|node| node.leads).map(|node| node.node_id), Vec::new()),
         };
         let alive = nodes.into_iter().filter(|node| node.alive || leader == Some(node.node_id));
         let server = |node: NodeInfo| v1::Server {
@@ -228,12 +230,24 @@ impl Node {
         alive.map(server).collect()
     }
 
-    /// Why the node cannot serve; nothing if it can.
-    pub(crate) fn unready(&self) -> Vec<String> {
+    /// Whether the node can serve.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.closing.is_closing() && self.cluster.unready().is_empty()
+    }
+
+    /// Why the node cannot serve, for one who asks; nothing if it can. Partitions that they have no
+    /// right to are counted, not named.
+    pub(crate) fn unready(&self, asking: &Asking) -> Vec<String> {
         if self.closing.is_closing() {
             return vec!["the node is shutting down".to_owned()];
         }
-        self.cluster.unready().into_iter().map(|(id, why)| format!("{id}: {why}")).collect()
+        let unready = self.cluster.unready().into_iter();
+        let (told, others): (Vec<_>, Vec<_>) = unready.partition(|(id, _)| asking.may_hear_of(id));
+        let mut why: Vec<_> = told.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+        if !others.is_empty() {
+            why.push(format!("partitions that cannot serve: {}", others.len()));
+        }
+        why
     }
 }
 

@@ -187,3 +187,20 @@ impl<S: Source> Outflow<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn few_pages_are_made_at_once() {
+        let outlet = Outlet::default();
+        let turn = || outlet.turn().now_or_never().flatten();
+        let mut turns: Vec<_> = std::iter::from_fn(turn).take(2 * PAGES_IN_MAKING_MAX).collect();
+        assert_eq!(turns.len(), PAGES_IN_MAKING_MAX);
+        turns.pop();
+        assert!(turn().is_some());
+    }
+}

@@ -141,3 +141,45 @@ impl AsyncWrite for Prefixed {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_sends_without_end_lets_others_have_their_turn() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // As much as the system takes before anything is read.
+        let mut queued = 0;
+        while let Ok(written) = sender.try_write(&[7; 64 << 10]) {
+            queued += written;
+        }
+        assert!(queued > 2 * TURN_BYTES_MAX, "{queued}");
+        let stream = Stream::Plain(stream);
+        let mut stream = Prefixed { prefix: Bytes::new(), stream, turn_bytes: 0 };
+        let mut left = queued;
+        while left > 0 {
+            let in_a_turn = poll_fn(|cx| {
+                let mut bytes = 0;
+                loop {
+                    let mut place = [0; 4 << 10];
+                    let mut buffer = ReadBuf::new(&mut place);
+                    let reading = pin!(&mut stream).poll_read(cx, &mut buffer);
+                    match reading {
+                        Poll::Ready(read) => read.unwrap(),
+                        Poll::Pending if bytes == 0 => return Poll::Pending,
+                        Poll::Pending => return Poll::Ready(bytes),
+                    }
+                    bytes += buffer.filled().len();
+                    assert!(bytes < TURN_BYTES_MAX + (4 << 10), "others wait");
+                }
+            });
+            left -= in_a_turn.await;
+        }
+    }
+}

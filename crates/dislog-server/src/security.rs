@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dislog_tls::{Files, HandshakeError, Names, NodeTls, Stream, TlsError, Watched};
+use dislog_tls::{Files, HandshakeError, Names, NodeTls, Shown, Stream, TlsError, Watched};
 use tokio::net::TcpStream;
 
 use crate::config::{Config, Insecure};
 use crate::identity::Subject;
+use crate::pass::Pass;
 
 /// What the first byte of a connection is if TLS is spoken: a record with a handshake.
 const TLS_HANDSHAKE: u8 = 22;
@@ -108,10 +109,14 @@ impl Security {
         self.tls.as_ref().map(|watched| watched.current())
     }
 
-    /// Greets one who dialled, and says who that is. Takes as long as the other side likes.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<(Stream, Subject), Unwelcome> {
-        let Some(tls) = self.current() else {
-            return Ok((Stream::Plain(stream), Subject::Anonymous));
+    /// Greets one who dialled, and says who that is, and for how long. Takes as long as the other
+    /// side likes.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(Stream, Subject, Pass), Unwelcome> {
+        let Some(watched) = &self.tls else {
+            return Ok((Stream::Plain(stream), Subject::Anonymous, Pass::default()));
         };
         let mut first = [0];
         let read = stream.peek(&mut first).await.map_err(HandshakeError::Io)?;
@@ -121,28 +126,34 @@ impl Security {
         if first != [TLS_HANDSHAKE] {
             return Err(Unwelcome::Plaintext(stream));
         }
+        // Before they are taken, so that no later ones are missed.
+        let replaced = watched.replaced();
+        let tls = watched.current();
         let stream = Box::pin(tls.accept(stream)).await?;
         let subject = subject(&stream, &tls);
-        Ok((stream, subject))
+        let pass = Pass::new(Shown::by_caller(&stream), watched, replaced);
+        Ok((stream, subject, pass))
     }
 
     /// A connection to the node at `address` that carries frames.
-    pub(crate) async fn dial_peer(&self, address: &str) -> Result<Stream, HandshakeError> {
+    pub(crate) async fn dial_peer(&self, address: &str) -> Result<(Stream, Pass), HandshakeError> {
         let stream = TcpStream::connect(address).await?;
-        match self.current() {
-            None => Ok(Stream::Plain(stream)),
-            Some(tls) => Box::pin(tls.connect_peer(address, stream)).await,
-        }
+        let Some(watched) = &self.tls else { return Ok((Stream::Plain(stream), Pass::default())) };
+        let replaced = watched.replaced();
+        let stream = Box::pin(watched.current().connect_peer(address, stream)).await?;
+        let pass = Pass::new(Shown::by_dialled(&stream, address)?, watched, replaced);
+        Ok((stream, pass))
     }
 
     /// A connection to the node at `address` that carries requests.
-    pub(crate) async fn dial_node(&self, address: &str) -> Result<Stream, HandshakeError> {
+    pub(crate) async fn dial_node(&self, address: &str) -> Result<(Stream, Pass), HandshakeError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        match self.current() {
-            None => Ok(Stream::Plain(stream)),
-            Some(tls) => Box::pin(tls.connect_forward(address, stream)).await,
-        }
+        let Some(watched) = &self.tls else { return Ok((Stream::Plain(stream), Pass::default())) };
+        let replaced = watched.replaced();
+        let stream = Box::pin(watched.current().connect_forward(address, stream)).await?;
+        let pass = Pass::new(Shown::by_dialled(&stream, address)?, watched, replaced);
+        Ok((stream, pass))
     }
 }
 

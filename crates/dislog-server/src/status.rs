@@ -78,6 +78,8 @@ pub(crate) mod kinds {
             "The request is not valid";
         UNAUTHENTICATED, reason::UNAUTHENTICATED, Unauthenticated, UNAUTHORIZED, NEVER,
             "Nobody is known to ask";
+        CERTIFICATE_ENDED, reason::CERTIFICATE_ENDED, Unauthenticated, UNAUTHORIZED, SOON,
+            "The certificate of the connection has ended";
         TOPIC_NOT_FOUND, reason::TOPIC_NOT_FOUND, NotFound, NOT_FOUND, NEVER,
             "No such topic or partition";
         TOPIC_EXISTS, reason::TOPIC_EXISTS, AlreadyExists, CONFLICT, NEVER,

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::files::Contents;
-use crate::material::Material;
+use crate::material::{Material, now_s};
 use crate::{ALPN_HTTP2, Files, HandshakeError, Stream, TlsError, provider};
 
 /// TLS for a client of the log: HTTP/2 to any server with a certificate from the authorities and
@@ -32,7 +32,15 @@ pub struct ClientTls {
 
 struct Loaded {
     contents: Contents,
+    usable: Usable,
+}
+
+/// What connections are made with.
+#[derive(Clone)]
+struct Usable {
     config: Arc<ClientConfig>,
+    /// Until when, seconds since 1970; without a certificate of one's own, for ever.
+    not_after_s: Option<i64>,
 }
 
 /// Certificate and key are two files: whoever reads them while they are replaced can see one of
@@ -51,8 +59,8 @@ impl ClientTls {
     pub fn new(files: Files) -> Result<ClientTls, TlsError> {
         let read = || {
             let contents = files.read()?;
-            let config = config(&files, &contents)?;
-            Ok(Loaded { contents, config })
+            let usable = usable(&files, &contents)?;
+            Ok(Loaded { contents, usable })
         };
         let mut loaded = read();
         for _ in 1..READS_MAX {
@@ -75,16 +83,24 @@ impl ClientTls {
         authority: &str,
         stream: TcpStream,
     ) -> Result<Stream, HandshakeError> {
-        connect(self.current().await, authority, stream).await
+        let Usable { config, not_after_s } = self.current().await;
+        let has_expired = not_after_s.is_some_and(|not_after_s| now_s() > not_after_s);
+        if let Some(own) = self.files.own.as_ref().filter(|_| has_expired) {
+            // The server would say so, too, but not always be heard.
+            let path = own.certificate.display();
+            let why = format!("the certificate in {path} has expired: renew it");
+            return Err(HandshakeError::Refused(why));
+        }
+        connect(config, authority, stream).await
     }
 
-    async fn current(&self) -> Arc<ClientConfig> {
+    async fn current(&self) -> Usable {
         let tls = self.clone();
         let read_again = tokio::task::spawn_blocking(move || tls.read_again());
         if let Ok(Err(error)) = read_again.await {
             tracing::warn!(%error, "new certificate files cannot be used, going on with the old");
         }
-        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).config)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).usable.clone()
     }
 
     fn read_again(&self) -> Result<(), TlsError> {
@@ -92,8 +108,8 @@ impl ClientTls {
         if self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contents == contents {
             return Ok(());
         }
-        let config = config(&self.files, &contents)?;
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { contents, config };
+        let usable = usable(&self.files, &contents)?;
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { contents, usable };
         Ok(())
     }
 }
@@ -104,10 +120,12 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn config(files: &Files, contents: &Contents) -> Result<Arc<ClientConfig>, TlsError> {
+fn usable(files: &Files, contents: &Contents) -> Result<Usable, TlsError> {
     let Material { authorities, own } = Material::new(files, contents)?;
     let verifier = server_verifier(&authorities, files)?;
-    Ok(Arc::new(dialling(verifier, own.map(|own| own.certified), ALPN_HTTP2)))
+    let not_after_s = own.as_ref().map(|own| own.names.not_after_s);
+    let config = Arc::new(dialling(verifier, own.map(|own| own.certified), ALPN_HTTP2));
+    Ok(Usable { config, not_after_s })
 }
 
 /// Checks that servers have a certificate from the authorities, and for their name.
@@ -159,7 +177,8 @@ pub(crate) async fn connect(
     Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
 }
 
-fn server_name(authority: &str) -> Result<ServerName<'static>, HandshakeError> {
+/// The name in `authority`, `host:port`, that a certificate is to have.
+pub(crate) fn server_name(authority: &str) -> Result<ServerName<'static>, HandshakeError> {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned()).map_err(|_| {

@@ -9,8 +9,8 @@
 //!
 //! Promises: TLS 1.3 and nothing older; whoever has a certificate has it from the authority in
 //! `ca.crt`, and it is valid now; files that cannot be used never replace ones that can; errors
-//! name the file and what to do. A connection lives on when files change: new ones are used for new
-//! connections.
+//! name the file and what to do. New files are used for new connections; those that there are can
+//! be checked again by them ([`NodeTls::check`]).
 //!
 //! Left out: making certificates (the `dislog` program does), and what a subject may do.
 
@@ -21,6 +21,7 @@ mod files;
 mod material;
 mod names;
 mod node;
+mod shown;
 mod stream;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use error::{HandshakeError, TlsError, refusal_in};
 pub use files::Files;
 pub use names::{Names, NodeRole};
 pub use node::NodeTls;
+pub use shown::Shown;
 pub use stream::Stream;
 pub use watch::Watched;
 

@@ -70,7 +70,7 @@ impl Own {
 
     /// Whether it is valid now.
     fn check_time(&self, path: &Path) -> Result<(), TlsError> {
-        let now_s = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        let now_s = now_s();
         let problem = match () {
             () if now_s > self.names.not_after_s => "the certificate has expired: renew it",
             () if now_s < self.names.not_before_s => {
@@ -99,6 +99,11 @@ impl Own {
         };
         checked.map(drop).map_err(|error| unusable(path, problem(error)))
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_s() -> i64 {
+    i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

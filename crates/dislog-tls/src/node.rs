@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
@@ -15,11 +16,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::client::{connect, dialling, server_verifier};
+use crate::error::describe;
 use crate::files::Contents;
 use crate::material::{Material, Own, unusable};
 use crate::{
-    ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, Files, HandshakeError, Names, NodeRole, Stream, TlsError,
-    provider,
+    ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, Files, HandshakeError, Names, NodeRole, Shown, Stream,
+    TlsError, provider,
 };
 
 /// TLS as a node has it, from one reading of its files.
@@ -29,6 +31,10 @@ pub struct NodeTls {
     /// What its certificate says.
     pub names: Names,
     accepting: Arc<ServerConfig>,
+    /// Those who dial this node.
+    callers: Arc<dyn ClientCertVerifier>,
+    /// Those whom it dials.
+    nodes: Arc<dyn ServerCertVerifier>,
     /// To nodes, for frames.
     peer: Arc<ClientConfig>,
     /// To nodes, for requests.
@@ -62,7 +68,7 @@ impl NodeTls {
         if !names.serves {
             return Err(of_node("it is not made for servers (extended key usage)"));
         }
-        let clients =
+        let callers: Arc<dyn ClientCertVerifier> =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&authorities), provider())
                 // Who has no certificate may have a token, or ask how the node is.
                 .allow_unauthenticated()
@@ -78,7 +84,9 @@ impl NodeTls {
         Ok(NodeTls {
             peer: dial(ALPN_PEER),
             forward: dial(ALPN_HTTP2),
-            accepting: Arc::new(accepting(clients, Arc::clone(&certified))),
+            accepting: Arc::new(accepting(Arc::clone(&callers), Arc::clone(&certified))),
+            callers,
+            nodes,
             role,
             names,
         })
@@ -91,6 +99,21 @@ impl NodeTls {
     pub async fn accept(&self, stream: TcpStream) -> Result<Stream, HandshakeError> {
         let stream = TlsAcceptor::from(Arc::clone(&self.accepting)).accept(stream).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Server(stream))))
+    }
+
+    /// Checks what the other side of a connection has shown by the files of this reading, and by
+    /// the time it is.
+    ///
+    /// # Errors
+    /// Why it would be refused now.
+    pub fn check(&self, shown: &Shown) -> Result<(), String> {
+        let (own, between) = shown.chain.split_first().expect("there is a certificate");
+        let now = UnixTime::now();
+        let checked = match &shown.dialled {
+            None => self.callers.verify_client_cert(own, between, now).map(drop),
+            Some(name) => self.nodes.verify_server_cert(own, between, name, &[], now).map(drop),
+        };
+        checked.map_err(|error| describe(&error))
     }
 
     /// Greets the node at `authority` (`host:port`), to send it frames.
@@ -118,15 +141,12 @@ impl NodeTls {
     }
 }
 
-fn accepting(
-    clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
-    own: Arc<CertifiedKey>,
-) -> ServerConfig {
+fn accepting(callers: Arc<dyn ClientCertVerifier>, own: Arc<CertifiedKey>) -> ServerConfig {
     let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3")
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(callers)
         .with_cert_resolver(resolver);
     config.alpn_protocols = [ALPN_HTTP2, ALPN_HTTP1, ALPN_PEER].map(<[u8]>::to_vec).into();
     // Nobody is let in for having been let in before: whose certificate has expired, or whose

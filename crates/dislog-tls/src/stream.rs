@@ -32,9 +32,14 @@ impl Stream {
     /// The other side's certificate, if it has one.
     #[must_use]
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificates().first()
+    }
+
+    /// The same, followed by those between it and an authority.
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         match self {
-            Stream::Plain(_) => None,
-            Stream::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
+            Stream::Plain(_) => &[],
+            Stream::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
         }
     }
 

@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch::{Receiver, Sender};
+
 use crate::changes::{Changes, Watching};
 use crate::files::Contents;
+use crate::material::now_s;
 use crate::{Files, NodeTls, TlsError};
 
 /// A certificate that is valid for less than this is worth a warning when it is read.
@@ -24,6 +27,8 @@ pub struct Watched {
 struct Shared {
     files: Files,
     current: Mutex<(Contents, Arc<NodeTls>)>,
+    /// Told when `current` is another.
+    replaced: Sender<()>,
 }
 
 impl Watched {
@@ -40,7 +45,8 @@ impl Watched {
         let contents = files.read()?;
         let first = Arc::new(NodeTls::new(&files, &contents)?);
         warn_of_expiry(&first);
-        let shared = Arc::new(Shared { files, current: Mutex::new((contents, first)) });
+        let (current, replaced) = (Mutex::new((contents, first)), Sender::new(()));
+        let shared = Arc::new(Shared { files, current, replaced });
         let reading = Arc::clone(&shared);
         let watching = changes
             .each("certificates", move || reading.changed())
@@ -51,6 +57,12 @@ impl Watched {
     /// Reads the files again, soon, also if nobody has noticed a change.
     pub fn look(&self) {
         self.watching.look();
+    }
+
+    /// Notices when what is [`current`](Watched::current) is replaced from now on.
+    #[must_use]
+    pub fn replaced(&self) -> Receiver<()> {
+        self.shared.replaced.subscribe()
     }
 
     /// What to use for a connection that is made now.
@@ -76,6 +88,7 @@ impl Shared {
             return Err(crate::material::unusable(&self.files.authorities, problem));
         }
         *current() = (contents, Arc::clone(&new));
+        self.replaced.send_replace(());
         Ok(Some(new))
     }
 
@@ -94,9 +107,7 @@ impl Shared {
 }
 
 fn warn_of_expiry(tls: &NodeTls) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_s = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    let left_s = tls.names.not_after_s - now_s;
+    let left_s = tls.names.not_after_s - now_s();
     if left_s < EXPIRES_SOON_S {
         let hours = left_s / 3_600;
         tracing::warn!(node = %tls.role, hours, "this node's certificate expires soon: renew it");

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -392,4 +392,92 @@ fn dev_kills_nodes_and_loses_nothing() {
     // What it says until then must not fill the pipe.
     said.for_each(drop);
     assert_eq!(dev.ends(), Some(0));
+}
+
+/// A connection for HTTP/1.1 that is kept.
+struct Asking(BufReader<TcpStream>);
+
+impl Asking {
+    fn at(address: &str) -> Asking {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Asking(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &[u8]) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.0.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+    }
+
+    /// Status and body.
+    fn answer(&mut self) -> (u16, Value) {
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_lowercase();
+            if let Some(rest) = line.strip_prefix("http/1.1 ") {
+                status = rest[..3].parse().unwrap();
+            } else if let Some(bytes) = line.strip_prefix("content-length: ") {
+                length = bytes.parse().unwrap();
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+/// The other two acknowledge a record while a follower stands still. Whoever asks it for that
+/// record gets it, although it has heard of nothing when it goes on.
+#[test]
+fn what_was_acknowledged_is_there_on_a_follower_that_has_yet_to_hear_of_it() {
+    const ROUNDS: usize = 10;
+    /// Less than after which a follower misses its leader, and asks to be one.
+    const STILL_MAX: Duration = Duration::from_millis(400);
+    /// Takes longer to be written and synced than a request to be read.
+    const RECORD: &[u8] = &[b'x'; 256 << 10];
+    let cluster = Cluster::start();
+    cluster.ok(&["topic", "create", "read"]);
+    let well = cluster.until("all is well", |status| is_well(status, 1));
+    let described = || {
+        let mut asking = Asking::at(&cluster.addresses[0]);
+        asking.ask("GET", "/v1/topics/read", b"");
+        Some(asking.answer().1)
+    };
+    let led = |topic: &Value| topic["partitions"][0]["leader"].as_str() != Some("");
+    let topic = until("there is a leader", described, led);
+    let leader = nodes(&well).find(|node| node["id"] == topic["partitions"][0]["leader"]).unwrap();
+    let leader = cluster.addresses.iter().position(|at| leader["address"] == **at).unwrap();
+    let follower = (leader + 1) % 3;
+    let process = cluster.servers[follower].as_ref().unwrap();
+    let [mut adding, mut reading] =
+        [leader, follower].map(|number| Asking::at(&cluster.addresses[number]));
+    let (mut rounds, end) = (0, Instant::now() + HANG);
+    while rounds < ROUNDS {
+        assert!(Instant::now() < end, "the machine is too slow for this test");
+        let still = Instant::now();
+        process.signal(Signal::STOP);
+        adding.ask("POST", "/v1/topics/read/records", RECORD);
+        let (status, added) = adding.answer();
+        let offset = added["offset"].as_u64();
+        let path = format!("/v1/topics/read/records/{}", offset.unwrap_or_default());
+        reading.ask("GET", &path, b"");
+        process.signal(Signal::CONT);
+        let was_still = still.elapsed();
+        assert_eq!(status, 201, "{added}");
+        let (status, read) = reading.answer();
+        if was_still < STILL_MAX {
+            assert_eq!(status, 200, "{} {}", read["detail"], read["title"]);
+            assert_eq!(read["offset"].as_u64(), offset);
+            rounds += 1;
+        }
+    }
 }

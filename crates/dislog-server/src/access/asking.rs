@@ -252,21 +252,63 @@ impl Asking {
         !is_of_user || self.sees(id.topic.as_str())
     }
 
+    /// The same of a probe, which is answered whoever asks: by their certificate alone.
+    pub(crate) fn may_hear_of(&self, id: &PartitionId) -> bool {
+        let topic = id.topic.as_str();
+        let is_of_user = topic.parse::<TopicName>().is_ok();
+        !is_of_user || Action::ALL.iter().any(|action| self.is_allowed(*action, topic))
+    }
+
     /// What ends a stream that was permitted when this is not so any more.
     pub(crate) fn guard(&self, action: Action, topic: &str) -> Guard {
-        let Some(changes) = &self.changes else { return Guard::none() };
         let topic = if topic.is_empty() { DEFAULT_TOPIC } else { topic };
+        self.guarded(Some((action, topic.to_owned())))
+    }
+
+    /// The same for one who has yet to say what it is about.
+    pub(crate) fn guard_of_identity(&self) -> Guard {
+        self.guarded(None)
+    }
+
+    fn guarded(&self, right: Option<(Action, String)>) -> Guard {
+        let Some(changes) = &self.changes else { return Guard::none() };
         let ends_ms = match &self.proof {
             Proof::Connection => None,
             Proof::Token { ends_ms, .. } => *ends_ms,
             Proof::Jwt { ends_ms, .. } => Some(*ends_ms),
         };
-        Guard::new(self.clone(), action, topic, changes.clone(), ends_ms)
+        Guard::new(self.clone(), right, changes.clone(), ends_ms)
     }
 
     /// Whether it is still so: what was proved, and what the rules say of it.
-    pub(super) fn still(&self, action: Action, object: &str) -> Result<(), Failure> {
-        let why = match &self.proof {
+    pub(super) fn still(&self, right: Option<(Action, &str)>) -> Result<(), Failure> {
+        let failure = match (self.caller.pass.why_over(), self.why_disproved(), right) {
+            (Some(why), ..) => self.cut_off(&why),
+            (None, Some(why), _) => Failure::new(&kinds::UNAUTHENTICATED, why),
+            (None, None, None) => return Ok(()),
+            (None, None, Some((action, object))) if self.is_allowed(action, object) => {
+                return Ok(());
+            }
+            (None, None, Some((action, object))) => self.refusal(action, object),
+        };
+        let object = right.map_or(CLUSTER_OBJECT, |(_, object)| object);
+        self.record(right.map(|(action, _)| action), object, Err(&failure.message));
+        Err(failure)
+    }
+
+    /// The connection is the caller's no more; or that of the node that has sent on what they ask,
+    /// which is no fault of theirs.
+    fn cut_off(&self, why: &str) -> Failure {
+        let kind = match &self.caller.subject {
+            Subject::Node(_) | Subject::Vouched(_) => &kinds::NO_LEADER,
+            _ => &kinds::CERTIFICATE_ENDED,
+        };
+        Failure::new(kind, why)
+    }
+
+    /// Why a token is worth nothing any more; nothing if it is, or if there is none.
+    fn why_disproved(&self) -> Option<&'static str> {
+        match &self.proof {
             Proof::Connection => None,
             Proof::Token { token_id, .. } if !self.node.cluster.has_token(*token_id) => {
                 Some("the token was revoked")
@@ -282,14 +324,7 @@ impl Asking {
                 Some("the token has expired")
             }
             Proof::Token { .. } | Proof::Jwt { .. } => None,
-        };
-        let failure = match why {
-            Some(why) => Failure::new(&kinds::UNAUTHENTICATED, why),
-            None if self.is_allowed(action, object) => return Ok(()),
-            None => self.refusal(action, object),
-        };
-        self.record(Some(action), object, Err(&failure.message));
-        Err(failure)
+        }
     }
 
     fn decided(&self, action: Action, object: &str) -> Result<(), Failure> {
@@ -333,7 +368,7 @@ impl Asking {
     /// Records a decision, unless another node has done so or nobody asked.
     fn record(&self, action: Option<Action>, object: &str, outcome: Result<(), &str>) {
         let access = &self.node.access;
-        let Caller { subject, from } = &self.caller;
+        let Caller { subject, from, .. } = &self.caller;
         if let Err(why) = outcome {
             access.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%subject, %from, operation = self.operation, object, why, "denied");

@@ -1,22 +1,21 @@
 //! What ends a stream when the right to it is withdrawn.
 
 use std::future::pending;
-use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
-use tokio::time::sleep;
 
 use super::{Action, Asking};
 use crate::append::now_ms;
+use crate::moment;
 use crate::status::Failure;
 
-/// Watches over one right of one who asks. Without access control it costs nothing.
+/// Watches over who asks, and over one right of theirs. Without access control it costs nothing.
 pub(crate) struct Guard(Option<Box<Watching>>);
 
 struct Watching {
     asking: Asking,
-    action: Action,
-    object: String,
+    /// None while it is not known which is asked for.
+    right: Option<(Action, String)>,
     changes: Receiver<u64>,
     /// When the proof of who asks ends, Unix milliseconds.
     ends_ms: Option<i64>,
@@ -30,13 +29,11 @@ impl Guard {
 
     pub(super) fn new(
         asking: Asking,
-        action: Action,
-        topic: &str,
+        right: Option<(Action, String)>,
         changes: Receiver<u64>,
         ends_ms: Option<i64>,
     ) -> Guard {
-        let object = topic.to_owned();
-        Guard(Some(Box::new(Watching { asking, action, object, changes, ends_ms })))
+        Guard(Some(Box::new(Watching { asking, right, changes, ends_ms })))
     }
 
     /// Refuses what is not permitted any more. Costs next to nothing while nothing changes.
@@ -45,7 +42,8 @@ impl Guard {
         // Without a sender the node is gone.
         let has_changed = watching.changes.has_changed().unwrap_or(false);
         let has_ended = watching.ends_ms.is_some_and(|ends_ms| now_ms() >= ends_ms);
-        if !has_changed && !has_ended {
+        let is_cut_off = watching.asking.caller.pass.why_over().is_some();
+        if !has_changed && !has_ended && !is_cut_off {
             return Ok(());
         }
         watching.changes.mark_unchanged();
@@ -59,16 +57,15 @@ impl Guard {
             let ends = async {
                 match watching.ends_ms {
                     None => pending().await,
-                    Some(ends_ms) => {
-                        let left_ms = u64::try_from(ends_ms - now_ms()).unwrap_or(0);
-                        sleep(Duration::from_millis(left_ms.saturating_add(1))).await;
-                    }
+                    Some(ends_ms) => moment::reached(ends_ms).await,
                 }
             };
+            let pass = watching.asking.caller.pass.clone();
             tokio::select! {
                 // Without a sender the node is gone, and what it does ends otherwise.
                 changed = watching.changes.changed() => if changed.is_err() { pending().await },
                 () = ends => {}
+                () = pass.over() => {}
             }
             if let Err(failure) = watching.still() {
                 return failure;
@@ -79,6 +76,7 @@ impl Guard {
 
 impl Watching {
     fn still(&self) -> Result<(), Failure> {
-        self.asking.still(self.action, &self.object)
+        let right = self.right.as_ref();
+        self.asking.still(right.map(|(action, object)| (*action, object.as_str())))
     }
 }

@@ -221,7 +221,7 @@ impl AdminService {
 
 fn taken<T>(request: Request<T>) -> (Asking, T) {
     let asking = Asking::of(request.extensions());
-    let Caller { subject, from } = &asking.caller;
+    let Caller { subject, from, .. } = &asking.caller;
     tracing::debug!(%subject, %from, "asked for a change");
     (asking, request.into_inner())
 }

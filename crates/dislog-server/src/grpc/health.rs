@@ -88,7 +88,7 @@ fn is_known(service: &str) -> bool {
 }
 
 fn serving(node: &Node) -> ServingStatus {
-    if node.unready().is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if node.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 fn answer(state: ServingStatus) -> HealthCheckResponse {

@@ -126,9 +126,10 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetServersRequest>,
     ) -> Result<Response<v1::GetServersResponse>, Status> {
+        let asking = Asking::of(request.extensions());
         let v1::GetServersRequest { topic, partition } = request.into_inner();
         let id = PartitionId { topic: topic_name(&topic)?, partition };
-        let servers = self.node.servers(&id);
+        let servers = self.node.servers(&asking, &id);
         Ok(Response::new(v1::GetServersResponse { servers }))
     }
 }

@@ -58,11 +58,15 @@ pub(super) fn stream(node: Node, asking: Asking, requests: Requests) -> Answers 
 
 async fn started(node: &Node, asking: Asking, mut requests: Requests) -> Result<Answers, Status> {
     let closing = node.closing.clone();
+    let mut guard = asking.guard_of_identity();
     let first = tokio::select! {
         first = requests.next() => first.transpose()?,
+        failure = guard.ended() => return Err(failure.into()),
         () = closing.wait() => return Err(Failure::shutting_down().into()),
     };
     let Some(first) = first else { return Ok(Box::pin(stream::empty())) };
+    // It may have come after who asks was known for a while.
+    guard.check()?;
     asking.may(Action::Produce, &first.topic)?;
     match node.place(&first.topic, first.partition, &asking.hops).await? {
         Place::Here(_) => Ok(submitted(node.clone(), asking, first, requests)),

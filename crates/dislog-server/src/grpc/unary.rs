@@ -45,7 +45,7 @@ where
     match produce(node, asking, body).await {
         Ok(response) => Answer::response(&response),
         Err(status) => {
-            let Caller { subject, from } = &asking.caller;
+            let Caller { subject, from, .. } = &asking.caller;
             tracing::debug!(%subject, %from, %status, "an append was refused");
             status.into_http()
         }

@@ -11,7 +11,7 @@ use http::header;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::access::Tally;
+use crate::access::{Asking, Tally};
 use crate::http::problem::Problem;
 use crate::node::Node;
 use crate::status::{Failure, kinds};
@@ -66,8 +66,11 @@ pub(super) async fn livez() -> &'static str {
         (status = 503, body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn readyz(State(node): State<Node>) -> Result<&'static str, Failure> {
-    let unready = node.unready();
+pub(super) async fn readyz(
+    State(node): State<Node>,
+    asking: Asking,
+) -> Result<&'static str, Failure> {
+    let unready = node.unready(&asking);
     if unready.is_empty() {
         return Ok("ok\n");
     }
@@ -107,7 +110,7 @@ pub(super) async fn metrics(State(node): State<Node>) -> Response {
     page.gauge(
         "dislog_ready",
         "Whether every partition can serve.",
-        f64::from(u8::from(node.unready().is_empty())),
+        f64::from(u8::from(node.is_ready())),
     );
     page.gauge(
         "dislog_connections",
@@ -121,6 +124,13 @@ pub(super) async fn metrics(State(node): State<Node>) -> Response {
     );
     if let Some(bytes) = resident_bytes() {
         page.gauge("process_resident_memory_bytes", "Memory in use.", bytes as f64);
+    }
+    if let Some(tls) = node.security.current() {
+        page.gauge(
+            "dislog_certificate_expiry_time_seconds",
+            "When this node's certificate ends, Unix seconds.",
+            tls.names.not_after_s as f64,
+        );
     }
     page.access(&node);
     page.partitions(&node);

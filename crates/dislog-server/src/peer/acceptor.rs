@@ -1,6 +1,5 @@
 //! The side that was dialled: reads frames and hands them on.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::hello::{Answer, HELLO_BYTES_MAX, Hello, VERSION, refusal};
 use super::wire::{FrameReader, WireError};
 use crate::complaint::Complaints;
-use crate::identity::{Caller, Subject};
+use crate::identity::{Caller, Host, Subject};
 
 /// How long a dialer that was refused may take to read why and to close: closing first could take
 /// the reason away from it.
@@ -29,7 +28,7 @@ pub(crate) struct Acceptor {
     frame_timeout: Duration,
     /// Frames are taken from those whose certificate says that they are nodes of this cluster.
     certified: bool,
-    complaints: Complaints<IpAddr>,
+    complaints: Complaints<Host>,
 }
 
 /// Why a dialer is sent away.
@@ -78,8 +77,8 @@ impl Acceptor {
             tracing::debug!(error = %refused, "the connection of a node broke");
             return;
         }
-        if self.complaints.is_due(caller.from.ip()) {
-            let Caller { subject, from } = caller;
+        if self.complaints.is_due(Host::of(caller.from.ip())) {
+            let Caller { subject, from, .. } = caller;
             tracing::warn!(%from, %subject, error = %refused, "ended a connection between nodes");
         }
         let why = refused.to_string();

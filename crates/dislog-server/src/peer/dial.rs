@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::hello::{Answer, HELLO_BYTES_MAX, Hello, PREFACE, VERSION};
 use super::wire::{FrameReader, WireError};
+use crate::pass::Pass;
 use crate::security::Security;
 
 /// A connection may be silent for so long before the kernel asks whether anybody is there, ...
@@ -75,21 +76,31 @@ pub(crate) async fn dial_check(
     security: &Security,
     patience: Duration,
 ) -> Result<u64, DialError> {
-    Ok(dial(address, security, Hello::new(0, 0), patience).await?.1)
+    Ok(dial(address, security, Hello::new(0, 0), patience).await?.node_id)
 }
 
-/// A connection on which frames can be sent, and who is there.
+/// A connection on which frames can be sent.
+pub(super) struct Dialled {
+    /// It.
+    pub(super) stream: Stream,
+    /// Who is there.
+    pub(super) node_id: u64,
+    /// For how long that is so.
+    pub(super) pass: Pass,
+}
+
+/// Reaches the node at `address`.
 pub(super) async fn dial(
     address: &str,
     security: &Security,
     hello: Hello,
     patience: Duration,
-) -> Result<(Stream, u64), DialError> {
+) -> Result<Dialled, DialError> {
     let dialing = async {
-        let mut stream = security.dial_peer(address).await?;
+        let (mut stream, pass) = security.dial_peer(address).await?;
         set_options(stream.tcp()).map_err(DialError::Connect)?;
         let node_id = greet(&mut stream, hello, patience).await?;
-        Ok((stream, node_id))
+        Ok(Dialled { stream, node_id, pass })
     };
     timeout(patience, dialing).await.unwrap_or(Err(DialError::Timeout(patience)))
 }

@@ -15,7 +15,7 @@ use dislog_cluster::{PEER_FRAME_BYTES_MAX, PeerFrame};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use super::dial::{DialError, answer, dial};
+use super::dial::{DialError, Dialled, answer, dial};
 use super::hello::{Answer, Hello};
 use super::wire::{WireError, put_frame};
 use crate::complaint::Complaint;
@@ -196,6 +196,8 @@ enum Ended {
     Refused(String),
     #[error("cannot write: {0}")]
     Write(std::io::Error),
+    #[error("{0}")]
+    Over(Arc<str>),
 }
 
 /// Takes what is sent over `link` from node `node_id` to where it should go, until it is closed.
@@ -206,10 +208,13 @@ pub(super) async fn run(link: Arc<Link>, node_id: u64, security: Security) {
         let started = Instant::now();
         let hello = Hello::new(node_id, link.expected_node_id());
         let ended = match Box::pin(dial(&link.address, &security, hello, DIAL_TIMEOUT)).await {
-            Ok((stream, found)) => {
+            Ok(Dialled { stream, node_id: found, pass }) => {
                 tracing::debug!(address = %link.address, node_id = found, "connected to a node");
                 let (reader, writer) = tokio::io::split(stream);
-                write_frames(&link, found, reader, writer).await
+                tokio::select! {
+                    ended = write_frames(&link, found, reader, writer) => ended,
+                    why = pass.watch() => Err(Ended::Over(why)),
+                }
             }
             Err(error) => {
                 complain(&mut complaint, &link.address, &error);

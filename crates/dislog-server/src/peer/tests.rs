@@ -19,6 +19,7 @@ use super::link::QUEUE_BYTES_MAX;
 use super::wire::{FrameReader, put_frame};
 use super::{Acceptor, DialError, PREFACE, PeerNetwork, dial_check};
 use crate::identity::{Caller, Subject};
+use crate::pass::Pass;
 use crate::security::Security;
 
 mod latency;
@@ -40,7 +41,7 @@ async fn check(address: &str, patience: Duration) -> Result<u64, DialError> {
 }
 
 fn caller(from: SocketAddr) -> Caller {
-    Caller { subject: Subject::Anonymous, from }
+    Caller { subject: Subject::Anonymous, from, pass: Pass::default() }
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {

@@ -288,6 +288,12 @@ async fn rights_are_to_topics_and_lists_show_no_others() {
     let replicas = replicas.into_inner().replicas;
     assert!(replicas.iter().any(|replica| replica.topic == "orders.eu"));
     assert!(replicas.iter().all(|replica| replica.topic != "secret"));
+    let mut log = guarded.log(&guarded.app).await;
+    for (topic, is_seen) in [("orders.eu", true), ("secret", false), ("absent", false)] {
+        let request = v1::GetServersRequest { topic: topic.into(), partition: 0 };
+        let servers = soon(log.get_servers(request)).await.unwrap().into_inner().servers;
+        assert_eq!(servers.iter().any(|server| server.is_replica), is_seen, "{topic}");
+    }
 }
 
 #[tokio::test]
@@ -333,6 +339,9 @@ async fn a_revoked_token_is_worth_nothing_and_ends_what_it_began() {
     let following = soon(log.consume_stream(consume_from("orders.eu", 0))).await.unwrap();
     let mut following = following.into_inner();
     soon(following.message()).await.unwrap();
+    // One that has not said yet what it is for.
+    let (_silent, requests) = mpsc::channel(1);
+    let silent = soon(log.produce_stream(ReceiverStream::new(requests))).await.unwrap();
     let mut admin = guarded.admin(&guarded.root).await;
     let revoke = v1::RevokeTokenRequest { token: "app".into() };
     let revoked = soon(admin.revoke_token(revoke.clone())).await.unwrap().into_inner().revoked;
@@ -340,6 +349,7 @@ async fn a_revoked_token_is_worth_nothing_and_ends_what_it_began() {
     assert_fails(soon(admin.revoke_token(revoke)).await, Code::NotFound, reason::TOKEN_NOT_FOUND);
     let refused = (Code::Unauthenticated, reason::UNAUTHENTICATED);
     assert_fails(soon(following.message()).await, refused.0, refused.1);
+    assert_fails(soon(silent.into_inner().message()).await, refused.0, refused.1);
     assert_fails(soon(log.produce(produce_to("orders.eu", &["2"]))).await, refused.0, refused.1);
     let answer = guarded.http("GET /v1/topics", Some(&guarded.app), "").await;
     let why = answer.problem(401, reason::UNAUTHENTICATED);

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dislog_proto::{reason, v1};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
 use crate::http_client::{get, open, post, read_answer, read_to_end, read_until, send};
-use crate::node::{Node, assert_fails, consume_from, produce_to, soon, start, start_with, values};
+use crate::node::{
+    Node, assert_fails, consume_from, produce_to, record, soon, start, start_with, values,
+};
 
 /// The node still does its work.
 pub(crate) async fn assert_serves(node: &Node) {
@@ -434,6 +436,33 @@ async fn a_line_that_is_not_finished_is_given_up() {
     assert_eq!(answer.json()["appended"], "1", "{answer:?}");
     patient.write_all(b"0\r\n\r\n").await.unwrap();
     assert_eq!(soon(read_answer(&mut patient)).await.status, 201);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_taken_keep_their_client_from_more() {
+    const ASKED: usize = 24;
+    const HELD_MAX: usize = 4;
+    let node = start_with(|config| config.request_timeout_ms = 1_000).await;
+    // 8 MiB in JSON, which is more than the system takes of what nobody reads.
+    let records = vec![record(vec![0xff; 6 << 20])];
+    let large = v1::ProduceRequest { records, ..produce_to("t", &[]) };
+    soon(node.log().await.produce(large)).await.unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..ASKED {
+        asked.push(open(node.addr(), "GET /v1/topics/t/records/0", &[]).await);
+    }
+    let mut given = 0;
+    for stream in &mut asked {
+        let mut status = *b"HTTP/1.1 ...";
+        soon(stream.read_exact(&mut status)).await.unwrap();
+        match &status {
+            b"HTTP/1.1 200" => given += 1,
+            status => assert_eq!(status, b"HTTP/1.1 503"),
+        }
+    }
+    assert!((1..=HELD_MAX).contains(&given), "{given}");
+    drop(asked);
+    assert_serves(&node).await;
 }
 
 #[tokio::test]

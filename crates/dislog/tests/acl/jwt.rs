@@ -1,7 +1,8 @@
 //! JWTs of all three algorithms, shown to a real process: right, altered, and made to deceive.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -15,7 +16,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Who, ok, until};
+use crate::cluster::{Cluster, Who, ok, refused, until};
 
 /// Made by `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`, for this and nothing
 /// else: ring signs with RSA keys, but does not make any.
@@ -94,7 +95,21 @@ impl Issuer {
 
 fn claims(subject: &str) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    json!({"sub": subject, "iss": "https://issuer", "aud": "dislog", "exp": now.as_secs() + 600})
+    claims_until(subject, now.as_secs() + 600)
+}
+
+fn claims_until(subject: &str, exp: u64) -> Value {
+    json!({"sub": subject, "iss": "https://issuer", "aud": "dislog", "exp": exp})
+}
+
+/// A node that takes the tokens of an issuer.
+fn cluster_of(issuer: &Issuer) -> Cluster {
+    Cluster::of(1, |_, dir| {
+        let settings = fs::read_to_string(dir.join("auth.toml")).unwrap();
+        let jwt = "[jwt]\nissuer = \"https://issuer\"\naudience = \"dislog\"\n";
+        fs::write(dir.join("auth.toml"), settings + jwt).unwrap();
+        fs::write(dir.join("jwks.json"), issuer.jwks().to_string()).unwrap();
+    })
 }
 
 /// The same with one character another, at each part of the token.
@@ -114,12 +129,7 @@ fn altered(token: &str) -> Vec<String> {
 fn jwts_are_good_as_they_were_signed_and_not_otherwise() {
     const KINDS: [&str; 3] = ["RS256", "ES256", "EdDSA"];
     let issuer = Issuer::new();
-    let cluster = Cluster::of(1, |_, dir| {
-        let settings = fs::read_to_string(dir.join("auth.toml")).unwrap();
-        let jwt = "[jwt]\nissuer = \"https://issuer\"\naudience = \"dislog\"\n";
-        fs::write(dir.join("auth.toml"), settings + jwt).unwrap();
-        fs::write(dir.join("jwks.json"), issuer.jwks().to_string()).unwrap();
-    });
+    let cluster = cluster_of(&issuer);
     ok(&mut cluster.root(0, &["topic", "create", "orders.eu"]));
     let post = |token: &str| cluster.curl(0, Who::Bearer(token), "POST", RECORDS);
     let mut refused = Vec::new();
@@ -160,4 +170,35 @@ fn jwts_are_good_as_they_were_signed_and_not_otherwise() {
     });
     let said = cluster.nodes[0].output() + &cluster.audit(0);
     assert!(refused.iter().all(|token| !said.contains(token.as_str())), "no token is recorded");
+}
+
+#[test]
+fn what_a_jwt_began_ends_with_it() {
+    /// A token is taken for so long after it has expired: clocks differ.
+    const LEEWAY_S: u64 = 60;
+    let issuer = Issuer::new();
+    let cluster = cluster_of(&issuer);
+    ok(&mut cluster.root(0, &["topic", "create", "orders.eu"]));
+    let ends = (SystemTime::now() + Duration::from_secs(5)).duration_since(UNIX_EPOCH).unwrap();
+    let token = issuer.token("EdDSA", "EdDSA", &claims_until("app", ends.as_secs() - LEEWAY_S));
+    let began = Instant::now();
+    // Over gRPC, by a client that gives up once it is told that it is nobody.
+    let mut following = cluster.bearer(&token, 0, &["get", "orders.eu", "--follow"]);
+    let events = format!("https://{}{RECORDS}?follow=true", cluster.nodes[0].address);
+    let mut tail = Command::new("curl");
+    tail.args(["-sSN", "-H", "accept: text/event-stream", "--cacert"]);
+    tail.arg(cluster.path("certs/ca.crt")).arg(events);
+    tail.args(["-H", &format!("authorization: Bearer {token}")]);
+    let tail = std::thread::spawn(move || ok(&mut tail));
+    let said = refused(&mut following);
+    assert!(said.contains("the token has expired"), "{said}");
+    let events = tail.join().unwrap();
+    assert!(
+        events.contains("event: error") && events.contains("the token has expired"),
+        "{events}"
+    );
+    let over = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    assert!(over.as_secs() >= ends.as_secs(), "not before");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(cluster.curl(0, Who::Bearer(&token), "POST", RECORDS).0, 401);
 }

@@ -139,3 +139,28 @@ fn sighup_makes_a_node_read_again_what_it_could_not_notice() {
     assert!(cluster.nodes[0].output().contains("certificates and rules are read again"));
     ok(&mut cluster.root(0, &["topic", "list"]));
 }
+
+#[test]
+fn a_probe_names_partitions_to_those_who_may_know_of_them() {
+    let mut cluster = Cluster::start();
+    ok(&mut cluster.root(0, &["topic", "create", "secret"]));
+    for client in ["app", "nobody"] {
+        cluster.make_client(client);
+    }
+    set_rules(&cluster, 0, "p, root, *, *\np, app, secret, consume\n");
+    for node in cluster.nodes.drain(1..) {
+        node.kill();
+    }
+    let ready = |who| cluster.curl(0, who, "GET", "/readyz");
+    until("the node is alone", || {
+        let (code, why) = ready(Who::Client("root"));
+        code == 503 && why.contains("secret")
+    });
+    assert!(ready(Who::Client("app")).1.contains("secret"));
+    for who in [Who::Nobody, Who::Client("nobody")] {
+        let (code, why) = ready(who);
+        assert_eq!(code, 503);
+        assert!(why.contains("partitions that cannot serve: 1"), "{why}");
+        assert!(!why.contains("secret"), "{why}");
+    }
+}

@@ -65,6 +65,57 @@ pub(crate) enum Ended {
     Answered { is_ok: bool },
 }
 
+/// What the server says first that it allows (RFC 9113 §6.5.2): a setting, if it is another than
+/// that of the protocol.
+pub(crate) async fn allowed(mut wire: Wire, setting: u16) -> Option<u32> {
+    let reading = async {
+        wire.write_all(&http2_start()).await.unwrap();
+        wire.flush().await.unwrap();
+        let mut head = [0; 9];
+        wire.read_exact(&mut head).await.unwrap();
+        let [a, b, c, kind, ..] = head;
+        assert_eq!(kind, SETTINGS);
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        wire.read_exact(&mut payload).await.unwrap();
+        payload
+    };
+    let payload = timeout(ANSWER_MAX, reading).await.expect("it says nothing");
+    let mut settings = payload.chunks_exact(6).map(|entry| entry.split_at(2));
+    let found = settings.find(|(id, _)| *id == setting.to_be_bytes());
+    found.map(|(_, value)| u32::from_be_bytes(value.try_into().unwrap()))
+}
+
+/// Sends all that is taken, and counts the streams that the server resets with this error, until so
+/// many were.
+pub(crate) async fn count_resets(wire: Wire, bytes: Vec<u8>, error: u32, count: usize) -> usize {
+    let (mut read, mut write) = split(wire);
+    let writing = async {
+        write.write_all(&bytes).await.unwrap();
+        write.flush().await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let mut resets = 0;
+    let reading = async {
+        while resets < count {
+            let mut head = [0; 9];
+            read.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            read.read_exact(&mut payload).await.unwrap();
+            resets += usize::from(kind == RST_STREAM && payload == error.to_be_bytes());
+        }
+    };
+    // Fewer is what is to be found out.
+    let _ = timeout(ANSWER_MAX, async {
+        tokio::select! {
+            () = reading => {}
+            () = writing => {}
+        }
+    })
+    .await;
+    resets
+}
+
 /// Sends all that is taken, and reads until it is clear what comes of that.
 pub(crate) async fn read_to_goaway(wire: Wire, bytes: Vec<u8>) -> Ended {
     let (mut read, mut write) = split(wire);

@@ -26,6 +26,12 @@ use tokio::task::JoinSet;
 /// What is said by servers that were asked for too much (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// A stream that was not looked at (RFC 9113 §7).
+const REFUSED_STREAM: u32 = 7;
+
+/// How much of a stream may be sent before it is read (RFC 9113 §6.5.2).
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
 /// Requests that must succeed while an attack is at its height, over each kind of connection.
 const MEANWHILE: u64 = 10;
 
@@ -207,9 +213,25 @@ fn bombs() -> Vec<(&'static str, &'static [u8], Vec<u8>)> {
     literal.resize(16_000, b'y');
     vec![
         ("10,000 headers", b"http/1.1", http1(b"x: y\r\n".repeat(10_000))),
+        (
+            "200 short headers",
+            b"http/1.1",
+            http1([b"x: y\r\n".repeat(200), b"\r\n".to_vec()].concat()),
+        ),
         ("an endless header", b"http/1.1", http1(vec![b'x'; 4 * MIB])),
         ("an endless request line", b"http/1.1", vec![b'G'; 4 * MIB]),
         ("compressed headers", b"h2", http2(frame(HEADERS, END_HEADERS | END_STREAM, 1, &hpack))),
+        ("a larger table of headers", b"h2", {
+            // 8 KiB: twice as much as it may have.
+            let block = [&[0x3f, 0xe1, 0x3f][..], &block].concat();
+            http2(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
+        }),
+        ("streams that are no requests", b"h2", {
+            // Names of headers have no capitals.
+            let block = [&block[..], &[0, 1, b'X', 1, b'y']].concat();
+            let stream = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
+            http2((0..5_000).flat_map(stream).collect())
+        }),
         ("CONTINUATION without end", b"h2", http2(endless(&many))),
         ("empty CONTINUATION", b"h2", http2(endless(b""))),
         (
@@ -273,6 +295,25 @@ async fn bombs_in_plaintext() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bombs_encrypted() {
     bombs_go_off(true).await;
+}
+
+/// More streams over one connection than are under way at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_streams_than_a_connection_has() {
+    const STREAMS: u32 = 600;
+    const MAX: u32 = 512;
+    let fortress = Fortress::start(false).await;
+    let good = fortress.good();
+    let mut bytes = http2_start();
+    let head = request_block("POST", "/log.v1.Log/Produce");
+    for stream in (0..STREAMS).map(|number| 2 * number + 1) {
+        bytes.extend(frame(HEADERS, END_HEADERS, stream, &head));
+    }
+    let wire = fortress.dial(ATTACKER, "mallory", b"h2").await.unwrap();
+    let beyond = (STREAMS - MAX) as usize;
+    assert_eq!(frames::count_resets(wire, bytes, REFUSED_STREAM, beyond).await, beyond);
+    good.more(MEANWHILE).await;
+    fortress.stands(good, &format!("{STREAMS} streams over one connection")).await;
 }
 
 /// Streams that are opened and reset at once, and streams that are reset once they were looked at.
@@ -393,6 +434,11 @@ async fn more_than_a_share(secure: bool) {
     let fortress = Fortress::start(secure).await;
     let good = fortress.good();
     let from = if secure { GOOD } else { ATTACKER };
+    let window = async || {
+        let wire = fortress.dial(GOOD, "good", b"h2").await.unwrap();
+        frames::allowed(wire, INITIAL_WINDOW_SIZE).await.unwrap()
+    };
+    let wide = window().await;
     let mut kept = Vec::new();
     for number in 0..SHARE + 20 {
         let mut wire = fortress.dial(from, "mallory", b"http/1.1").await.unwrap();
@@ -408,6 +454,8 @@ async fn more_than_a_share(secure: bool) {
         }
         kept.push(wire);
     }
+    // Who comes when there are many may send less ahead.
+    assert!(window().await <= wide / 16, "of {wide} bytes");
     // Whether it lives is said all the same, and over HTTP/2 the refusal is that of gRPC.
     let mut probe = fortress.dial(from, "mallory", b"http/1.1").await.unwrap();
     probe.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

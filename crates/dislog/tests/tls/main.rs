@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
+mod expiry;
 #[path = "../node/mod.rs"]
 mod node;
 mod replay;
@@ -325,6 +326,14 @@ impl Load {
     }
 }
 
+/// How many nodes are alive, and answer, as one of them sees it.
+fn alive(at: &str, tls_dir: &str) -> usize {
+    let args = ["cluster", "status", "-o", "json", "--servers", at, "--tls-dir", tls_dir];
+    let status: serde_json::Value = serde_json::from_slice(&run(&args).stdout).unwrap_or_default();
+    let alive = |node: &&serde_json::Value| node["alive"] == true && node["answers"] == true;
+    status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(alive).count())
+}
+
 fn client(servers: &[String], tls_dir: &str) -> Client {
     let tls = ClientTls::new(Files::in_dir(Path::new(tls_dir))).unwrap();
     let options = ClientOptions { tls: Some(tls), ..ClientOptions::default() };
@@ -346,17 +355,13 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     ];
     let nodes: Vec<&Node> = [&first].into_iter().chain(&nodes).collect();
     let at = first.address.as_str();
-    until("three nodes are there", || {
-        let args = ["cluster", "status", "-o", "json", "--servers", at, "--tls-dir", &alice];
-        let status: serde_json::Value =
-            serde_json::from_slice(&run(&args).stdout).unwrap_or_default();
-        let alive = |node: &&serde_json::Value| node["alive"] == true && node["answers"] == true;
-        status["nodes"].as_array().is_some_and(|nodes| nodes.iter().filter(alive).count() == 3)
-    });
+    until("three nodes are there", || alive(at, &alice) == 3);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
     let load = Load::start(&runtime, servers, &alice);
     load.goes_on();
+    // With the certificate of the old authority, which is not used for a new one.
+    let (_requests, old_timer) = runtime.block_on(expiry::http2(at, &alice));
     let taken = |count: usize| {
         let new = |node: &&Node| node.output().matches("new certificates are used").count();
         until("the new files are used", || nodes.iter().all(|node| new(node) >= count));
@@ -387,6 +392,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
         ok(&["cert", "renew", dir, "--dir", &new.at("")]);
     }
     taken(3);
+    assert!(!old_timer.is_finished(), "its authority is still trusted");
     for dir in &all {
         std::fs::copy(new.path("ca.crt"), Path::new(dir).join("ca.crt")).unwrap();
     }
@@ -394,6 +400,8 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     load.stop.store(true, Ordering::Relaxed);
     let failed = runtime.block_on(load.failed).unwrap();
     assert!(failed.is_empty(), "{failed:?}");
+    let ended = runtime.block_on(async { tokio::time::timeout(HANG, old_timer).await });
+    ended.expect("it stays").unwrap().expect("it ends gracefully");
 
     // Who still has a certificate of the old one stays out; nodes know each other by the new one.
     let bob = old.make("client", "bob");
