@@ -39,7 +39,7 @@ fn every_measurement_verifies_and_reports_its_shares() {
         &["produce", "--unary", "--clients", "70"],
         &["produce", "--unary", "--rate", "200"],
         &["produce", "--unary", "--clients", "4", "--record-bytes", "300KiB"],
-        &["produce", "--batched", "--compression", "lz4", "--clients", "2"],
+        &["produce", "--batched", "--batch-bytes", "64KiB", "--compression", "lz4"],
         &["produce", "--batched", "--rate", "2000"],
         &["consume", "--bytes", "1MiB"],
         &["e2e", "--rate", "200"],
