@@ -226,16 +226,10 @@ impl Producer {
     /// out.
     pub async fn send(&self, mut record: Record) -> Result<Delivery, Error> {
         let bytes = self.bytes_held(&record)?;
-        let lanes = match self.inner.lanes.get() {
-            Some(lanes) => lanes,
-            None => self.lanes().await?,
-        };
+        let lanes = self.lanes().await?;
         let room = &self.inner.room;
         // Whatever holds the room is under way, or will be once nothing else of its partition is.
-        let permit = match room.try_acquire_many(bytes) {
-            Ok(permit) => permit,
-            Err(_) => room.acquire_many(bytes).await.map_err(|_| Error::Closed)?,
-        };
+        let permit = room.acquire_many(bytes).await.map_err(|_| Error::Closed)?;
         if record.created_ms == 0 {
             record.created_ms = SystemClock.now_ms();
         }
