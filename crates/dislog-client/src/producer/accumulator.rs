@@ -94,6 +94,11 @@ impl Accumulator {
         true
     }
 
+    /// Whether all there is is a batch that is not full.
+    pub(super) fn is_filling(&self) -> bool {
+        self.open.is_some() && self.sealed.is_empty()
+    }
+
     /// The next batch to send: a sealed one; or the open one if it has waited for `linger`, or
     /// `at_once`.
     pub(super) fn take_ready(

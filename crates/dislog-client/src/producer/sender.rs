@@ -150,7 +150,7 @@ impl Sender {
     /// Runs until the producer is closed and everything was resolved.
     pub(super) async fn run(mut self) {
         loop {
-            if self.has_many_callers() {
+            if self.may_grow() {
                 for _ in 0..TURNS_LET {
                     yield_now().await;
                 }
@@ -174,9 +174,10 @@ impl Sender {
         self.say_goodbye().await;
     }
 
-    /// Whether there may be callers with a record to add that were not their turn yet.
-    fn has_many_callers(&self) -> bool {
-        self.answered_several || !self.pipeline.is_empty()
+    /// Whether a batch would be taken that is not full, and callers may be about to add to it.
+    fn may_grow(&self) -> bool {
+        let several = self.answered_several || !self.pipeline.is_empty();
+        several && !self.pipeline.is_busy() && self.shared.lock().is_filling()
     }
 
     /// Takes what is ready from the accumulator while there is room. Returns when more becomes

@@ -70,6 +70,21 @@ fn records_gather_until_a_batch_is_full() {
 }
 
 #[test]
+fn only_a_batch_that_is_not_full_may_grow() {
+    let mut accumulator = Accumulator::new(1000);
+    let push = |accumulator: &mut Accumulator| {
+        accumulator.push(&Record::new("a"), 1, Instant::now).unwrap();
+    };
+    assert!(!accumulator.is_filling(), "there is nothing");
+    push(&mut accumulator);
+    assert!(accumulator.is_filling());
+    accumulator.seal();
+    assert!(!accumulator.is_filling(), "it is full");
+    push(&mut accumulator);
+    assert!(!accumulator.is_filling(), "the full one goes first");
+}
+
+#[test]
 fn a_producer_that_is_not_busy_does_not_linger() {
     let mut accumulator = Accumulator::new(1000);
     let now = Instant::now();
