@@ -55,3 +55,25 @@ fn what_panics_in_one_group_stops_its_replica_here_and_nothing_else() {
     assert_eq!(answer.try_recv().unwrap().unwrap().base_offset, 0);
     world.appended_everywhere(GROUP + 1);
 }
+
+#[test]
+fn nobody_is_let_go_whom_the_others_could_not_do_without() {
+    let mut world = World::new();
+    let leader = world.leader(GROUP);
+    let mut others = NODES.into_iter().filter(|node| *node != leader);
+    let (leaving, gone) = (others.next().unwrap(), others.next().unwrap());
+    let fs = world.kill(gone);
+    world.run_for(LONG_MS);
+    let target = Target { voters: vec![leader, gone], learners: vec![leaving], newest: 3 };
+    world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    world.run_for(LONG_MS);
+    let voters =
+        |world: &World| world.nodes[&leader].shared[&GROUP].health().membership.voters.len();
+    assert_eq!(voters(&world), 3);
+    world.appended_everywhere(GROUP);
+
+    world.start(gone, fs);
+    world.run_for(LONG_MS);
+    assert_eq!(voters(&world), 2);
+    world.appended_everywhere(GROUP);
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A replica is given up only in the step that completes the voters that are wanted, so that a
-//! replacement never leaves fewer than there were. A step that touches several goes through a joint
+//! replacement never leaves fewer than there were, and only if a majority of those is in contact. A step that touches several goes through a joint
 //! membership, in which majorities of the old and of the new voters are needed.
 //!
 //! The log holds a change as Protocol Buffers, field for field that of Raft; it is decoded by our
@@ -163,6 +163,10 @@ impl Group {
             // Nobody could be handed the leadership yet.
             steps.retain(|step| !is_mine(step));
         }
+        if !self.could_decide(membership, &steps) {
+            // Whoever is silent may come back, or be replaced.
+            return;
+        }
         if steps.iter().any(is_mine) {
             self.hand_over_to(target.voters.clone());
         } else if steps.is_empty() {
@@ -220,6 +224,25 @@ impl Group {
         let gone = now.learners.iter().filter(unwanted);
         steps.extend(gone.map(|&replica| Step { kind: StepKind::Remove.into(), replica }));
         steps
+    }
+
+    /// Whether a majority of the voters that there are after these steps is in contact, if they are
+    /// others than now: to let one go that is there, while one that stays is not, could leave no
+    /// majority at all.
+    fn could_decide(&self, now: &Membership, steps: &[Step]) -> bool {
+        let raft = &self.node.raft;
+        let mut voters = now.voters.clone();
+        for step in steps {
+            match step.kind() {
+                StepKind::AddVoter => voters.push(step.replica),
+                StepKind::Remove | StepKind::AddLearner => voters.retain(|it| *it != step.replica),
+            }
+        }
+        let is_there = |replica: &&u64| {
+            **replica == raft.id || raft.prs().get(**replica).is_some_and(|it| it.recent_active)
+        };
+        let there = voters.iter().filter(is_there).count();
+        voters == now.voters || 2 * there > voters.len()
     }
 
     /// Whether a replica that is no member was one. Those of the metadata go by their disks, which
