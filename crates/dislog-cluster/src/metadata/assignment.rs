@@ -89,10 +89,25 @@ impl Assignment {
     /// Its group has these members since that entry, says a leader that `knows` the metadata up to
     /// an offset; replicas that nobody knows have no node to be on and are left out. A leader that
     /// did not know the target may take in others yet.
-    pub(super) fn report(&mut self, since: u64, replicas: &[u64], knows: Option<u64>) {
+    ///
+    /// One that was asked back while the group did without it already has left it for good: another
+    /// takes its place on its node.
+    pub(super) fn report(
+        &mut self,
+        at: u64,
+        (since, replicas): (u64, &[u64]),
+        knows: Option<u64>,
+        mut next_id: impl FnMut() -> u64,
+    ) {
         let is_behind = knows.is_some_and(|knows| knows < self.target_since);
         if since < self.members_since || is_behind {
             return;
+        }
+        for replica in &mut self.target {
+            if self.members.contains(replica) && !replicas.contains(&replica.id) {
+                replica.id = next_id();
+                self.target_since = at;
+            }
         }
         let known: Vec<Replica> = self.replicas().collect();
         let find = |id: &u64| known.iter().find(|replica| replica.id == *id).copied();

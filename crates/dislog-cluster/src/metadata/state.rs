@@ -11,7 +11,7 @@ use dislog_types::limits::TOPIC_PARTITIONS_MAX;
 
 use super::assignment::{Assignment, Replica, first_group, partition_of, topic_of};
 use super::command::{
-    AlterTopic, Change, CreateTopic, DeleteTopic, MarkNode, RegisterNode, Standing,
+    AlterTopic, Change, CreateTopic, DeleteTopic, MarkNode, RegisterNode, ReportMembers, Standing,
 };
 use super::placement::{Candidate, Candidates, metadata_voters};
 use super::tokens::Tokens;
@@ -75,11 +75,7 @@ impl State {
             Change::Remove(remove) => self.remove(remove.node_id).map(|()| None),
             Change::Assign(assign) => self.assign(assign.group, &assign.nodes).map(|()| None),
             Change::Replace(replace) => self.replace(replace.group, replace.replica).map(|()| None),
-            Change::Report(report) => {
-                let assignment = self.assignment_mut(report.group)?;
-                assignment.report(report.since, &report.replicas, report.knows);
-                Ok(None)
-            }
+            Change::Report(report) => self.report(&report).map(|()| None),
             Change::CreateToken(create) => {
                 self.tokens.create(offset, timestamp_ms, create).map(|()| None)
             }
@@ -281,6 +277,17 @@ impl State {
         if self.assignment_mut(group)?.replace(since, replica, id) {
             self.last_replica = id;
         }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &ReportMembers) -> Result<(), TopicError> {
+        let (mut last, at) = (self.last_replica, self.applied_offset);
+        let members = (report.since, &report.replicas[..]);
+        self.assignment_mut(report.group)?.report(at, members, report.knows, || {
+            last += 1;
+            last
+        });
+        self.last_replica = last;
         Ok(())
     }
 

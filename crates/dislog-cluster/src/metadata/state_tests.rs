@@ -168,6 +168,26 @@ fn a_replica_that_was_to_go_and_has_not_gone_stays() {
 }
 
 #[test]
+fn a_replica_that_is_asked_back_when_it_is_gone_is_followed_by_another() {
+    let (mut state, group) = moving();
+    let report = |replicas: &[u64], since, knows| {
+        let (replicas, knows) = (replicas.to_vec(), Some(knows));
+        Change::Report(ReportMembers { group, since, replicas, knows })
+    };
+    state.apply(3, 0, assign(group, &[2])).unwrap();
+    state.apply(4, 0, report(&[2, 3], 9, 4)).unwrap();
+    // The group does without it by now, but nobody has said so.
+    state.apply(5, 0, assign(group, &[1])).unwrap();
+    assert_eq!(on(&state, 1), Some(2));
+    state.apply(6, 0, report(&[3], 10, 6)).unwrap();
+    assert_eq!(on(&state, 1), Some(4));
+    assert!(state.is_over(2, 2));
+    // Said twice, it is done once.
+    state.apply(7, 0, report(&[3], 10, 7)).unwrap();
+    assert_eq!(on(&state, 1), Some(4));
+}
+
+#[test]
 fn a_replica_that_lost_what_it_had_never_comes_back() {
     let (mut state, group) = moving();
     state.apply(3, 0, Change::Replace(ReplaceReplica { group, replica: 2 })).unwrap();

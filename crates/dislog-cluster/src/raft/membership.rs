@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A replica is given up only in the step that completes the voters that are wanted, so that a
-//! replacement never leaves fewer than there were, and only if a majority of those is in contact. A step that touches several goes through a joint
-//! membership, in which majorities of the old and of the new voters are needed.
+//! replacement never leaves fewer than there were, and only if a majority of those is in contact. A
+//! step that touches several goes through a joint membership, in which majorities of the old and of
+//! the new voters are needed.
 //!
 //! The log holds a change as Protocol Buffers, field for field that of Raft; it is decoded by our
 //! own decoder, because it came from a peer.
