@@ -97,6 +97,10 @@ fn is_told(what: &str, end: &http::HeaderMap) {
     assert!(said("grpc-message").contains("has%20expired"), "{what}: {end:?}");
 }
 
+fn create_demo(at: &str, tls_dir: &str) {
+    ok(&["topic", "create", "demo", "--servers", at, "--tls-dir", tls_dir]);
+}
+
 #[test]
 fn a_connection_ends_with_its_certificate() {
     let certs = Certs::new("orders");
@@ -104,7 +108,7 @@ fn a_connection_ends_with_its_certificate() {
     let node = server(data.path(), &certs.make("server", "anton"), &[]);
     let at = node.address.as_str();
     let alice = certs.make("client", "alice");
-    ok(&["topic", "create", "demo", "--servers", at, "--tls-dir", &alice]);
+    create_demo(at, &alice);
     let until = soon();
     let brief = certs.odd("brief", |params| valid_until(params, until));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -163,7 +167,7 @@ fn a_client_whose_certificate_was_renewed_goes_on_and_one_whose_was_not_is_told(
     let node = server(data.path(), &certs.make("server", "anton"), &[]);
     let at = node.address.as_str();
     let alice = certs.make("client", "alice");
-    ok(&["topic", "create", "demo", "--servers", at, "--tls-dir", &alice]);
+    create_demo(at, &alice);
     let until = soon();
     let [renewed, expired] =
         ["renewed", "expired"].map(|name| certs.odd(name, |params| valid_until(params, until)));
@@ -212,16 +216,10 @@ fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
         })
     };
     let dirs = ["anton", "berta", "caesar"].map(brief);
-    let first = server(&data.path().join("0"), &dirs[0], &[]);
-    let join = ["--join", first.address.as_str()];
-    let nodes = [
-        server(&data.path().join("1"), &dirs[1], &join),
-        server(&data.path().join("2"), &dirs[2], &join),
-    ];
-    let nodes: Vec<&Node> = [&first].into_iter().chain(&nodes).collect();
-    let alive = || super::alive(&first.address, &alice);
-    super::until("three nodes are there", || alive() == 3);
-    ok(&["topic", "create", "demo", "--servers", &first.address, "--tls-dir", &alice]);
+    let nodes = three_nodes(data.path(), &dirs, &alice);
+    let at = nodes[0].address.as_str();
+    let alive = || super::alive(at, &alice);
+    create_demo(at, &alice);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
     let load = Load::start(&runtime, servers, &alice);

@@ -113,6 +113,18 @@ fn server(data: &Path, tls_dir: &str, more: &[&str]) -> Node {
     Node::spawn(command)
 }
 
+/// A node for each of three directories of certificates, all of one cluster, as `client` sees them.
+fn three_nodes(data: &Path, tls_dirs: &[String], client: &str) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for (number, tls_dir) in tls_dirs.iter().enumerate() {
+        let join = nodes.first().map(|first| ["--join".to_owned(), first.address.clone()]);
+        let join: Vec<&str> = join.iter().flatten().map(String::as_str).collect();
+        nodes.push(server(&data.join(number.to_string()), tls_dir, &join));
+    }
+    until("three nodes are there", || alive(&nodes[0].address, client) == 3);
+    nodes
+}
+
 /// A connection with the certificate of `tls_dir` that offers `protocol`.
 async fn connected(address: &str, tls_dir: &str, protocol: &[u8]) -> Stream {
     let config = node::tls::config(Path::new(tls_dir), protocol);
@@ -347,15 +359,8 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     let dirs: Vec<String> =
         ["anton", "berta", "caesar"].map(|name| old.make("server", name)).into();
     let alice = old.make("client", "alice");
-    let first = server(&data.path().join("0"), &dirs[0], &[]);
-    let join = ["--join", first.address.as_str()];
-    let nodes = [
-        server(&data.path().join("1"), &dirs[1], &join),
-        server(&data.path().join("2"), &dirs[2], &join),
-    ];
-    let nodes: Vec<&Node> = [&first].into_iter().chain(&nodes).collect();
-    let at = first.address.as_str();
-    until("three nodes are there", || alive(at, &alice) == 3);
+    let nodes = three_nodes(data.path(), &dirs, &alice);
+    let at = nodes[0].address.as_str();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let servers = nodes.iter().map(|node| node.address.clone()).collect();
     let load = Load::start(&runtime, servers, &alice);
@@ -363,7 +368,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     // With the certificate of the old authority, which is not used for a new one.
     let (_requests, old_timer) = runtime.block_on(expiry::http2(at, &alice));
     let taken = |count: usize| {
-        let new = |node: &&Node| node.output().matches("new certificates are used").count();
+        let new = |node: &Node| node.output().matches("new certificates are used").count();
         until("the new files are used", || nodes.iter().all(|node| new(node) >= count));
         load.goes_on();
     };
@@ -373,7 +378,7 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     let crt = Path::new(&dirs[0]).join("tls.crt");
     let good = std::fs::read(&crt).unwrap();
     std::fs::write(&crt, "no certificate").unwrap();
-    until("it is said", || first.output().contains("the old ones stay in use"));
+    until("it is said", || nodes[0].output().contains("the old ones stay in use"));
     load.goes_on();
     std::fs::write(&crt, good).unwrap();
     // Certificates of the same authority.
