@@ -287,19 +287,34 @@ impl Cluster {
     #[must_use]
     pub fn forward_to(&self, id: &PartitionId) -> Option<Peer> {
         let node = &self.inner.node;
-        let node_id = match node.partition(id) {
-            Some(_) => self.leader_of(id)?,
-            None => {
-                let state = node.metadata.state();
-                let life = state.topic(&id.topic).ok()?;
-                let assignment = life.partitions.get(usize::try_from(id.partition).ok()?)?;
-                let members = assignment.members.iter().map(|replica| replica.node);
-                let alive = members.filter(|member| node.sees(*member));
-                alive.into_iter().find(|member| *member != node.node_id)?
-            }
+        let Some(_) = node.partition(id) else {
+            let (_, peers) = self.replicas_elsewhere(id).ok()?;
+            return peers.into_iter().next();
         };
+        let node_id = self.leader_of(id)?;
         let address = node.routes.address_of(node_id)?;
         (node_id != node.node_id).then_some(Peer { node_id, address })
+    }
+
+    /// The id of a partition's topic, which no other topic of its name will have, and the other
+    /// nodes that have a replica and are there.
+    ///
+    /// # Errors
+    /// If there is no such topic or partition.
+    pub fn replicas_elsewhere(&self, id: &PartitionId) -> Result<(u64, Vec<Peer>), TopicError> {
+        let node = &self.inner.node;
+        let state = node.metadata.state();
+        let life = state.topic(&id.topic)?;
+        let number = usize::try_from(id.partition).ok();
+        let assignment = number.and_then(|number| life.partitions.get(number));
+        let assignment = assignment.ok_or_else(|| TopicError::NoPartition {
+            id: id.clone(),
+            partitions: life.topic.partitions,
+        })?;
+        let nodes = assignment.members.iter().map(|replica| replica.node);
+        let others = nodes.filter(|member| *member != node.node_id && node.sees(*member));
+        let peer = |node_id| Some(Peer { node_id, address: node.routes.address_of(node_id)? });
+        Ok((life.topic_id, others.filter_map(peer).collect()))
     }
 
     /// Where changes of topics and nodes are to be sent: the node that leads the metadata. None if
@@ -594,6 +609,12 @@ impl Cluster {
         let mut unready: Vec<_> = all.filter_map(reason).collect();
         unready.sort_unstable();
         unready
+    }
+
+    /// Notices whenever what is [`unready`](Cluster::unready) may have changed.
+    #[must_use]
+    pub fn watch_readiness(&self) -> watch::Receiver<()> {
+        self.inner.node.partitions.readiness.subscribe()
     }
 
     /// The metadata, once the node belongs to a cluster.

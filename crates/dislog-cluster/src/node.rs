@@ -153,6 +153,9 @@ impl Node {
         let log = self.open_metadata(cluster.founder)?;
         let entered = self.cluster.set(cluster).is_ok() && self.metadata_log.set(log).is_ok();
         assert!(entered, "a node enters one cluster, once");
+        if let Some(log) = self.metadata_log.get() {
+            log.shared.announce_to(&self.partitions.readiness);
+        }
         self.wake_reconciler();
         Ok(())
     }

@@ -130,17 +130,7 @@ pub(crate) async fn submit(
     append: Append,
     hops: Hops,
 ) -> Result<Pending, Failure> {
-    submit_at(node, node.place(topic, partition, &hops).await?, append, hops).await
-}
-
-/// Waits for room and queues the append, or sends it on.
-pub(crate) async fn submit_at(
-    node: &Node,
-    place: Place,
-    append: Append,
-    hops: Hops,
-) -> Result<Pending, Failure> {
-    match place {
+    match node.place(topic, partition, &hops).await? {
         Place::Here(partition) => Ok(Pending::Here(partition.submit(append).await?)),
         Place::There(id, peer) => {
             // A task, because an append is not cancelled with the request that carries it.

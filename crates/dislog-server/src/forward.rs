@@ -42,7 +42,11 @@ const HOPS_MAX: u8 = 2;
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Nodes that are connected to; more than a cluster has.
+/// A connection that is silent for so long is probed, and after as long again given up: so
+/// requests do not wait for a node that stands still.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Connections to nodes; more than a cluster has.
 const CHANNELS_MAX: usize = 1_024;
 
 /// What one stream may be sent ahead.
@@ -85,7 +89,17 @@ impl Hops {
 /// Connections to the other nodes, for requests.
 pub(crate) struct Forwarder {
     security: Security,
-    channels: Mutex<HashMap<Arc<str>, Way>>,
+    channels: Mutex<HashMap<(Arc<str>, Purpose), Way>>,
+}
+
+/// What a connection is for. The requests of a connection are limited in number, and those that
+/// wait for records are in nobody else's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Requests that are answered at once.
+    Requests,
+    /// Those that wait for records.
+    Following,
 }
 
 /// To one node.
@@ -101,22 +115,33 @@ impl Forwarder {
         Forwarder { security, channels: Mutex::default() }
     }
 
-    /// The log service of a node.
+    /// The log service of a node, for requests that are answered at once.
     pub(crate) fn log(&self, peer: &Peer) -> Result<LogClient<Channel>, Failure> {
-        Ok(LogClient::new(self.channel(peer)?)
+        self.log_for(peer, Purpose::Requests)
+    }
+
+    /// The log service of a node.
+    pub(crate) fn log_for(
+        &self,
+        peer: &Peer,
+        purpose: Purpose,
+    ) -> Result<LogClient<Channel>, Failure> {
+        Ok(LogClient::new(self.channel(peer, purpose)?)
             .max_decoding_message_size(2 * MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The admin service of a node.
     pub(crate) fn admin(&self, peer: &Peer) -> Result<AdminClient<Channel>, Failure> {
-        Ok(AdminClient::new(self.channel(peer)?).max_decoding_message_size(2 * MESSAGE_BYTES_MAX))
+        let channel = self.channel(peer, Purpose::Requests)?;
+        Ok(AdminClient::new(channel).max_decoding_message_size(2 * MESSAGE_BYTES_MAX))
     }
 
-    fn channel(&self, peer: &Peer) -> Result<Channel, Failure> {
+    fn channel(&self, peer: &Peer, purpose: Purpose) -> Result<Channel, Failure> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |way: &Way| way.pass.lock().unwrap_or_else(PoisonError::into_inner).is_due();
-        match channels.get(&peer.address) {
+        let key = (Arc::clone(&peer.address), purpose);
+        match channels.get(&key) {
             // What is under way over an old one goes on.
             Some(way) if !is_due(way) => return Ok(way.channel.clone()),
             _ => {}
@@ -128,6 +153,8 @@ impl Forwarder {
         })?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(SILENCE_MAX)
+            .keep_alive_timeout(SILENCE_MAX)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
@@ -136,7 +163,7 @@ impl Forwarder {
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        channels.insert(Arc::clone(&peer.address), way);
+        channels.insert(key, way);
         Ok(channel)
     }
 
@@ -164,9 +191,18 @@ impl Forwarder {
 impl Hops {
     /// A request that is sent on once more.
     pub(crate) fn next<T>(&self, message: T) -> Request<T> {
+        self.sent_on(self.count.saturating_add(1), message)
+    }
+
+    /// A request that is sent on for the last time.
+    pub(crate) fn last<T>(&self, message: T) -> Request<T> {
+        self.sent_on(HOPS_MAX, message)
+    }
+
+    fn sent_on<T>(&self, count: u8, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
-        metadata.insert(HOPS, u64::from(self.count.saturating_add(1)).into());
+        metadata.insert(HOPS, u64::from(count).into());
         if let Some(subject) = &self.subject {
             let name = BASE64.encode(subject.as_bytes());
             let name = MetadataValue::try_from(name).expect("base64 is plain text");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   listener ──▶ grpc/ (log.v1, health, reflection) ──▶ append ──▶ dislog_cluster::Partition
-//!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶
+//!      │    └──▶ http/ (REST, the book's forms, probes) ▶ read ──▶ replica ──▶
 //!      │    └──▶ peer/ (frames of other nodes) ────────▶ dislog_cluster::Cluster
 //!      │◀────────── outflow (pages, piece by piece) ◀────────┘
 //!    budget        every error leaves through `status`, the one table of codes and retry advice
@@ -34,6 +34,7 @@ mod append;
 mod budget;
 mod complaint;
 mod config;
+mod expiry;
 mod forward;
 mod grpc;
 mod guests;
@@ -50,6 +51,7 @@ mod places;
 mod plaintext;
 mod preface;
 mod read;
+mod replica;
 mod security;
 mod server;
 mod shelf;

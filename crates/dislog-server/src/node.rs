@@ -14,6 +14,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::forward::{Forwarder, Hops};
 use crate::outflow::Outlet;
+use crate::replica::{Remotes, Replica};
 use crate::security::Security;
 use crate::status::{Failure, kinds};
 use crate::topics;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) outlet: Outlet,
     /// Connections to the other nodes, for requests.
     pub(crate) forwarder: Forwarder,
+    /// The partitions elsewhere that are being read.
+    pub(crate) remotes: Remotes,
     /// How connections are made and taken.
     pub(crate) security: Security,
     /// Who may do what.
@@ -102,27 +105,42 @@ impl Node {
         Duration::from_millis(self.config.request_timeout_ms)
     }
 
-    /// A partition to read from.
+    /// The replica of a partition to read.
     ///
     /// The topic of requests that name none is created by its first reader too, if topics are
     /// created by use at all: such clients know nothing of topics.
-    pub(crate) async fn partition(
+    pub(crate) async fn replica(
         &self,
         topic: &str,
         partition: u32,
-    ) -> Result<Partition, Failure> {
+        hops: &Hops,
+    ) -> Result<Replica, Failure> {
         let id = partition_id(topic, partition)?;
-        match self.cluster.partition(&id) {
-            Err(TopicError::NotFound(_)) if topic.is_empty() => {
-                self.create(&id, &Hops::default()).await?;
-                Ok(self.cluster.partition(&id)?)
+        let creates = topic.is_empty() && self.may_create(&id);
+        match self.found(&id, creates, hops).await? {
+            Err(TopicError::Append(AppendError::NoLeader(_))) => {
+                Replica::there(self, id, hops.clone())
             }
-            Err(TopicError::NotFound(_)) => {
-                self.knows_all_changes().await?;
-                Ok(self.cluster.partition(&id)?)
-            }
-            found => Ok(found?),
+            found => Ok(Replica::Here(found?)),
         }
+    }
+
+    /// A partition. If this node knows no such topic, it is created, or the others are asked.
+    async fn found(
+        &self,
+        id: &PartitionId,
+        creates: bool,
+        hops: &Hops,
+    ) -> Result<Result<Partition, TopicError>, Failure> {
+        match self.cluster.partition(id) {
+            Err(TopicError::NotFound(_)) if creates => {
+                self.create(id, hops).await?;
+                self.first_leader(id).await;
+            }
+            Err(TopicError::NotFound(_)) => self.knows_all_changes().await?,
+            found => return Ok(found),
+        }
+        Ok(self.cluster.partition(id))
     }
 
     /// The topic of a name.
@@ -149,18 +167,17 @@ impl Node {
         hops: &Hops,
     ) -> Result<Place, Failure> {
         let id = partition_id(topic, partition)?;
-        match self.cluster.partition(&id) {
-            Ok(partition) if partition.serves() => return Ok(Place::Here(partition)),
-            Err(TopicError::NotFound(_)) => {
-                self.create(&id, hops).await?;
-                self.first_leader(&id).await;
+        let found = self.found(&id, self.may_create(&id), hops).await?;
+        match &found {
+            Ok(partition) if partition.serves() => return Ok(Place::Here(partition.clone())),
+            Ok(partition) if self.is_being_created(&id, partition) => {
+                self.until_created(&id, hops).await?;
             }
-            found if self.is_being_created(&id, &found) => {
-                if self.config.auto_create_topics {
-                    // Creating it too waits until whoever is creating it is done.
-                    self.create(&id, hops).await?;
-                }
-                self.first_leader(&id).await;
+            // Others have replicas, or this node will.
+            Err(TopicError::Append(AppendError::NoLeader(_)))
+                if self.cluster.forward_to(&id).is_none() =>
+            {
+                self.until_created(&id, hops).await?;
             }
             _ => {}
         }
@@ -173,14 +190,18 @@ impl Node {
         Ok(Place::Here(self.cluster.partition(&id)?))
     }
 
-    fn is_being_created(&self, id: &PartitionId, found: &Result<Partition, TopicError>) -> bool {
-        match found {
-            Ok(partition) if partition.progress().committed_offset == 0 => {
-                self.cluster.unready().iter().any(|(unready, _)| unready == id)
-            }
-            Ok(_) => false,
-            Err(error) => matches!(error, TopicError::Append(AppendError::NoLeader(_))),
+    fn is_being_created(&self, id: &PartitionId, partition: &Partition) -> bool {
+        partition.progress().committed_offset == 0
+            && self.cluster.unready().iter().any(|(unready, _)| unready == id)
+    }
+
+    async fn until_created(&self, id: &PartitionId, hops: &Hops) -> Result<(), Failure> {
+        if self.may_create(id) {
+            // Creating it too waits until whoever is creating it is done.
+            self.create(id, hops).await?;
         }
+        self.first_leader(id).await;
+        Ok(())
     }
 
     /// Waits a while until this node knows a leader of a partition that was just created, if it has
@@ -192,12 +213,13 @@ impl Node {
         let _ = tokio::time::timeout(METADATA_WAIT_MAX, led.wait_for(|led| *led)).await;
     }
 
+    /// Whether a topic is created by use. It has one partition then: another cannot be meant.
+    fn may_create(&self, id: &PartitionId) -> bool {
+        self.config.auto_create_topics && id.partition == 0
+    }
+
     /// Whoever may produce to a topic may be the first to do so: the node creates it by itself.
     async fn create(&self, id: &PartitionId, hops: &Hops) -> Result<(), Failure> {
-        // A topic that is created by use has one partition: another cannot be meant.
-        if !self.config.auto_create_topics || id.partition != 0 {
-            return Err(TopicError::NotFound(id.topic.clone()).into());
-        }
         let request =
             v1::CreateTopicRequest { topic: id.topic.to_string(), partitions: 1, settings: None };
         match topics::create(self, request, hops.on_own_behalf()).await {

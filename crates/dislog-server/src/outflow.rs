@@ -40,13 +40,16 @@ pub(crate) struct Outlet {
     shelf: Shelf<Waiting>,
     transit: Transit,
     making: Semaphore,
+    /// The same for pages of records that other nodes send: those can delay one.
+    fetching: Semaphore,
 }
 
 impl Outlet {
-    /// The turn to make a page, for those that are given out whole. Safe to cancel.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// The turn to make a page of what is read here, or elsewhere. Safe to cancel.
+    pub(crate) async fn turn(&self, is_here: bool) -> Option<SemaphorePermit<'_>> {
+        let turns = if is_here { &self.making } else { &self.fetching };
         // The semaphore is never closed.
-        self.making.acquire().await.ok()
+        turns.acquire().await.ok()
     }
 }
 
@@ -101,6 +104,7 @@ impl Default for Outlet {
             shelf: Shelf::new(WAITING_BYTES_MAX),
             transit: Transit::new(TRANSIT_BYTES_MAX),
             making: Semaphore::new(PAGES_IN_MAKING_MAX),
+            fetching: Semaphore::new(PAGES_IN_MAKING_MAX),
         }
     }
 }
@@ -123,7 +127,7 @@ impl<S: Source> Outflow<S> {
 
     /// Makes the first page, so that its failure is known before the answer begins.
     pub(crate) async fn prepare(&mut self, outlet: &Outlet) -> Result<(), Failure> {
-        let _turn = outlet.turn().await;
+        let _turn = outlet.turn(self.source.reader().is_here()).await;
         if let Some(page) = self.source.page(usize::MAX).await? {
             self.put(page, outlet);
         }
@@ -153,7 +157,7 @@ impl<S: Source> Outflow<S> {
                 return Ok(self.give(page, room, outlet));
             }
         }
-        let _turn = outlet.turn().await;
+        let _turn = outlet.turn(self.source.reader().is_here()).await;
         if self.left_bytes > 0 {
             let mut page = self.source.page_again().await?;
             page.skip(self.given_bytes);
@@ -197,9 +201,10 @@ mod tests {
     #[test]
     fn few_pages_are_made_at_once() {
         let outlet = Outlet::default();
-        let turn = || outlet.turn().now_or_never().flatten();
+        let turn = || outlet.turn(true).now_or_never().flatten();
         let mut turns: Vec<_> = std::iter::from_fn(turn).take(2 * PAGES_IN_MAKING_MAX).collect();
         assert_eq!(turns.len(), PAGES_IN_MAKING_MAX);
+        assert!(outlet.turn(false).now_or_never().flatten().is_some(), "other nodes delay no page");
         turns.pop();
         assert!(turn().is_some());
     }

@@ -3,11 +3,10 @@
 //! A [`Reader`] holds at most one chunk of stored batches and the decoded records of one of them,
 //! however slow its client is. It waits on the committed offset and never polls.
 
-use std::time::Duration;
-
-use dislog_cluster::{Partition, Progress, ReadError, StoredBatch};
+use dislog_cluster::{Progress, ReadError, StoredBatch};
 use dislog_types::{BatchHeader, Compression, Record, batch};
 
+use crate::replica::Replica;
 use crate::status::{Failure, kinds};
 
 /// The bytes of a page unless its client says otherwise.
@@ -25,13 +24,6 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// A batch larger than this is decompressed on a thread that may block: it takes milliseconds.
 const INLINE_DECOMPRESS_BYTES_MAX: usize = 32 << 10;
-
-/// How long a replica waits for the leader to say how far it is.
-const CATCH_UP_MAX: Duration = Duration::from_secs(1);
-
-/// How long a partition may be without a leader before who follows it is sent elsewhere: longer
-/// than an election takes.
-const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
 /// Where a reader starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +78,7 @@ pub(crate) struct Located {
 
 /// Reads one partition from a position on.
 pub(crate) struct Reader {
-    partition: Partition,
+    replica: Replica,
     next_offset: u64,
     /// Bytes to take from the log at a time when a page is a single record.
     read_ahead_bytes: usize,
@@ -123,20 +115,15 @@ struct Decoded {
 
 impl Reader {
     /// A reader at `start`. An offset outside of the log is found out by its first page.
-    pub(crate) async fn open(partition: Partition, start: Start) -> Result<Reader, Failure> {
-        if let Start::Offset(offset) = start {
-            catch_up(&partition, offset).await;
-        }
-        let Progress { start_offset, committed_offset, .. } = partition.progress();
-        let next_offset = match start {
-            Start::Offset(offset) => offset,
-            Start::Timestamp(timestamp_ms) => partition.offset_at(timestamp_ms).await?,
-            Start::Earliest => start_offset,
-            Start::Latest => committed_offset,
-            Start::Last(count) => committed_offset.saturating_sub(count).max(start_offset),
-        };
+    /// Linearizable: of what was acknowledged before the call, everything is seen.
+    pub(crate) async fn open(
+        replica: Replica,
+        start: Start,
+        linearizable: bool,
+    ) -> Result<Reader, Failure> {
+        let next_offset = replica.offset_of(start, linearizable).await?;
         let (ahead, last) = (Ahead::default(), LastPage::default());
-        Ok(Reader { partition, next_offset, read_ahead_bytes: 1, ahead, last })
+        Ok(Reader { replica, next_offset, read_ahead_bytes: 1, ahead, last })
     }
 
     /// As given, for a client that will take more pages.
@@ -152,7 +139,7 @@ impl Reader {
 
     /// How far the partition has come.
     pub(crate) fn progress(&self) -> Progress {
-        self.partition.progress()
+        self.replica.progress()
     }
 
     /// Refuses a position that is trimmed or beyond the end of the log.
@@ -172,29 +159,21 @@ impl Reader {
         ReadError::BeyondEnd { offset, start_offset, committed_offset }.into()
     }
 
+    /// Whether what it reads is on this node.
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self.replica, Replica::Here(_))
+    }
+
+    /// Returns, with a failure, once the partition has been without a leader for so long that its
+    /// other replicas may have come further without this one. Safe to cancel.
+    pub(crate) async fn is_left_alone(&self) -> Failure {
+        self.replica.is_left_alone().await;
+        self.replica.no_leader()
+    }
+
     /// Waits until the next record is committed. Safe to cancel.
     pub(crate) async fn wait(&self) -> Result<(), Failure> {
-        self.partition.wait_for(self.next_offset).await?;
-        Ok(())
-    }
-
-    /// Returns once the partition has been without a leader for so long that its other replicas
-    /// may have come further without this one. Safe to cancel.
-    pub(crate) async fn is_left_alone(&self) {
-        let mut led = self.partition.watch_led();
-        loop {
-            // The partition holds the sender, and the reader the partition.
-            let _leaderless = led.wait_for(|led| !led).await.map(|led| *led);
-            let again = tokio::time::timeout(LEADERLESS_MAX, led.wait_for(|led| *led)).await;
-            if again.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// There is no leader.
-    pub(crate) fn no_leader(&self) -> Failure {
-        ReadError::NoLeader(self.partition.id().clone()).into()
+        self.replica.wait_for(self.next_offset).await
     }
 
     /// Records up to the limits, without waiting; none at the end of the log. Not safe to cancel.
@@ -307,20 +286,10 @@ impl Reader {
     /// Takes the next chunk from the log; `false` at its end.
     async fn fill(&mut self, limits: Limits) -> Result<bool, Failure> {
         let bytes_max = if limits.records == 1 { self.read_ahead_bytes } else { limits.bytes };
-        let chunk = self.partition.read(self.next_offset, bytes_max).await?;
+        let chunk = self.replica.read(self.next_offset, bytes_max).await?;
         self.ahead.chunk = chunk.into_iter();
         Ok(!self.ahead.chunk.as_slice().is_empty())
     }
-}
-
-/// What was just acknowledged is there, also on a replica that has yet to hear so: one that has
-/// nothing at an offset asks the leader before it says so.
-async fn catch_up(partition: &Partition, offset: u64) {
-    if offset < partition.progress().committed_offset || partition.serves() {
-        return;
-    }
-    // Without a leader it says what it knows.
-    let _ = tokio::time::timeout(CATCH_UP_MAX, partition.linearize()).await;
 }
 
 impl Ahead {

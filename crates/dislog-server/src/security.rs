@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dislog_tls::{Files, HandshakeError, Names, NodeTls, Shown, Stream, TlsError, Watched};
 use tokio::net::TcpStream;
+use tokio::sync::watch::Receiver;
 
 use crate::config::{Config, Insecure};
 use crate::identity::Subject;
@@ -107,6 +108,11 @@ impl Security {
     /// What its connections offer the other nodes at the moment, if they are encrypted.
     pub(crate) fn current(&self) -> Option<Arc<NodeTls>> {
         self.tls.as_ref().map(|watched| watched.current())
+    }
+
+    /// Notices when that is replaced.
+    pub(crate) fn replaced(&self) -> Option<Receiver<()>> {
+        self.tls.as_ref().map(|watched| watched.replaced())
     }
 
     /// Greets one who dialled, and says who that is, and for how long. Takes as long as the other

@@ -23,8 +23,9 @@ use crate::node::{Closing, Node, Shared};
 use crate::outflow::Outlet;
 use crate::peer::{Acceptor, DialError, PeerNetwork, dial_check};
 use crate::places::{Limits, Places};
+use crate::replica::Remotes;
 use crate::security::{Security, SecurityError};
-use crate::{append, grpc, http, listener};
+use crate::{append, expiry, grpc, http, listener};
 
 /// Connections that wait to be accepted, as a hint to the kernel.
 const BACKLOG: u32 = 1_024;
@@ -163,6 +164,7 @@ impl Server {
             budget: Budget::new(config.append_bytes_in_flight_max, request_timeout),
             outlet: Outlet::default(),
             forwarder: Forwarder::new(security.clone()),
+            remotes: Remotes::default(),
             security,
             access,
             connections: AtomicUsize::new(0),
@@ -186,6 +188,7 @@ impl Server {
             %addr, advertise = %node.address, node_id = %node.id(), secure, "serving"
         );
         let serving = tokio::spawn(listener::serve(listener, services));
+        tokio::spawn(expiry::warn(node.clone()));
         if node.access.is_on() {
             tokio::spawn(access::follow_tokens(node.clone()));
         }

@@ -1,6 +1,8 @@
 //! What is done to topics, here or by way of the node that can do it: for gRPC and HTTP alike.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 
 use dislog_cluster::{Peer, Topic, TopicChange, TopicError};
 use dislog_proto::v1::admin_client::AdminClient;
@@ -11,8 +13,11 @@ use tonic::{Response, Status};
 
 use crate::access::Asking;
 use crate::forward::Hops;
-use crate::node::{Node, Place};
+use crate::node::{Node, Place, partition_id};
 use crate::status::{Failure, kinds};
+
+/// How long another node may take to say how its replicas are.
+const COMPLETED_MAX: Duration = Duration::from_secs(2);
 
 /// Creates a topic.
 pub(crate) async fn create(
@@ -51,7 +56,7 @@ pub(crate) async fn alter(
         return topic(sent_on(node, &peer, call).await?.topic);
     }
     let altered = node.cluster.alter_topic(&name, change(request.settings)).await?;
-    Ok(described(node, &altered))
+    Ok(described_whole(node, &hops, &altered).await)
 }
 
 /// Deletes a topic and all its records.
@@ -99,7 +104,7 @@ pub(crate) async fn trim(
 }
 
 /// The topics that somebody has any right to.
-pub(crate) fn seen(node: &Node, asking: &Asking) -> Vec<Topic> {
+fn seen(node: &Node, asking: &Asking) -> Vec<Topic> {
     let mut topics = node.cluster.topics();
     topics.retain(|topic| asking.sees(topic.name.as_str()));
     topics
@@ -150,8 +155,93 @@ fn change(settings: Option<v1::TopicSettings>) -> TopicChange {
     TopicChange { retention_bytes, retention_ms, segment_bytes, replicas }
 }
 
-/// A topic with its partitions as they are now.
-pub(crate) fn described(node: &Node, topic: &Topic) -> v1::Topic {
+/// A topic with its partitions as they are now, as far as this node and others know.
+pub(crate) async fn described_whole(node: &Node, hops: &Hops, topic: &Topic) -> v1::Topic {
+    let known = vec![described(node, topic)];
+    let completed = completed(node, hops, known, Some(&topic.name)).await;
+    completed.into_iter().next().expect("as many as there were")
+}
+
+/// The topics that somebody has any right to, as [`described_whole`].
+pub(crate) async fn seen_whole(node: &Node, asking: &Asking) -> Vec<v1::Topic> {
+    let topics = seen(node, asking);
+    let known = topics.iter().map(|topic| described(node, topic)).collect();
+    completed(node, &asking.hops, known, None).await
+}
+
+/// Fills in how the partitions are that have no replica here, as other nodes answer: about one
+/// topic, or all. What none of them answers stays 0.
+async fn completed(
+    node: &Node,
+    hops: &Hops,
+    mut topics: Vec<v1::Topic>,
+    one: Option<&TopicName>,
+) -> Vec<v1::Topic> {
+    if !hops.may_go_on() {
+        return topics;
+    }
+    let mut known = HashMap::new();
+    let asked = others_with(node, &topics).into_iter();
+    let asked = asked.map(|peer| described_by(node.clone(), peer, hops.clone(), one.cloned()));
+    for topic in futures_util::future::join_all(asked).await.into_iter().flatten().flatten() {
+        let v1::Topic { name, partitions, .. } = topic;
+        let there = partitions.into_iter().filter(is_known);
+        known.extend(there.map(|partition| ((name.clone(), partition.partition), partition)));
+    }
+    for topic in &mut topics {
+        for partition in topic.partitions.iter_mut().filter(|partition| !is_known(partition)) {
+            if let Some(there) = known.remove(&(topic.name.clone(), partition.partition)) {
+                *partition = there;
+            }
+        }
+    }
+    topics
+}
+
+/// The nodes to ask about partitions without a replica here.
+fn others_with(node: &Node, topics: &[v1::Topic]) -> Vec<Peer> {
+    let mut peers = HashMap::new();
+    for topic in topics {
+        for partition in topic.partitions.iter().filter(|partition| !is_known(partition)) {
+            let id = partition_id(&topic.name, partition.partition).ok();
+            let peer = id.and_then(|id| node.cluster.forward_to(&id));
+            peers.extend(peer.map(|peer| (peer.node_id, peer)));
+        }
+    }
+    peers.into_values().collect()
+}
+
+/// What another node knows by itself; nothing if it does not answer.
+async fn described_by(
+    node: Node,
+    peer: Peer,
+    hops: Hops,
+    one: Option<TopicName>,
+) -> Option<Vec<v1::Topic>> {
+    let mut admin = node.forwarder.admin(&peer).ok()?;
+    let answer = async {
+        match one {
+            Some(name) => {
+                let request = v1::DescribeTopicRequest { topic: name.to_string() };
+                let answer = admin.describe_topic(hops.last(request)).await.ok()?;
+                Some(answer.into_inner().topic.into_iter().collect())
+            }
+            None => {
+                let request = hops.last(v1::ListTopicsRequest::default());
+                Some(admin.list_topics(request).await.ok()?.into_inner().topics)
+            }
+        }
+    };
+    tokio::time::timeout(COMPLETED_MAX, answer).await.ok()?
+}
+
+/// Whether a node has told how its own replica is: a log has a segment.
+fn is_known(partition: &v1::Partition) -> bool {
+    partition.segments > 0 || !partition.fault.is_empty()
+}
+
+/// A topic with its partitions as they are now, as far as this node knows.
+fn described(node: &Node, topic: &Topic) -> v1::Topic {
     let partitions = (0..topic.partitions).map(|partition| {
         described_partition(node, &PartitionId { topic: topic.name.clone(), partition })
     });

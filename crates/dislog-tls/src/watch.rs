@@ -4,6 +4,7 @@
 //! be written waits for it.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,11 +12,11 @@ use tokio::sync::watch::{Receiver, Sender};
 
 use crate::changes::{Changes, Watching};
 use crate::files::Contents;
-use crate::material::now_s;
 use crate::{Files, NodeTls, TlsError};
 
-/// A certificate that is valid for less than this is worth a warning when it is read.
-const EXPIRES_SOON_S: i64 = 14 * 86_400;
+/// A file's mode that lets every user of the machine read it. That a group can is how keys reach
+/// services on many systems.
+const OTHERS_READ: u32 = 0o004;
 
 /// The TLS of a node, as its files say at the moment.
 pub struct Watched {
@@ -44,7 +45,7 @@ impl Watched {
             .map_err(|(dir, problem)| not_watched(dir.unwrap_or(&files.authorities), problem))?;
         let contents = files.read()?;
         let first = Arc::new(NodeTls::new(&files, &contents)?);
-        warn_of_expiry(&first);
+        warn_of_mode(&files);
         let (current, replaced) = (Mutex::new((contents, first)), Sender::new(()));
         let shared = Arc::new(Shared { files, current, replaced });
         let reading = Arc::clone(&shared);
@@ -96,7 +97,7 @@ impl Shared {
         match self.read_again() {
             Ok(Some(new)) => {
                 tracing::info!(node = %new.role, "new certificates are used for new connections");
-                warn_of_expiry(&new);
+                warn_of_mode(&self.files);
             }
             Ok(None) => {}
             Err(error) => tracing::error!(
@@ -106,11 +107,14 @@ impl Shared {
     }
 }
 
-fn warn_of_expiry(tls: &NodeTls) {
-    let left_s = tls.names.not_after_s - now_s();
-    if left_s < EXPIRES_SOON_S {
-        let hours = left_s / 3_600;
-        tracing::warn!(node = %tls.role, hours, "this node's certificate expires soon: renew it");
+/// Whoever can read a key can be this node.
+fn warn_of_mode(files: &Files) {
+    let Some(own) = &files.own else { return };
+    // It was read a moment ago, so there is nothing to say if it is gone.
+    let mode = std::fs::metadata(&own.key).map_or(0, |key| key.permissions().mode() & 0o777);
+    if mode & OTHERS_READ != 0 {
+        let (key, mode) = (own.key.display(), format_args!("{mode:o}"));
+        tracing::warn!(%key, %mode, "every user of this machine can read the key: chmod o-r it");
     }
 }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dislog_types::PartitionId;
 use prost::Message;
+use tokio::sync::watch;
 
 use super::assignment::{Assignment, topic_of};
 use super::command::{Change, Command, ReplaceReplica, ReportMembers};
@@ -54,6 +55,8 @@ pub(crate) enum Wake {
 #[derive(Default)]
 pub(crate) struct Partitions {
     open: RwLock<HashMap<PartitionId, Partition>>,
+    /// Told whenever one comes or goes, or has or lacks a leader.
+    pub(crate) readiness: watch::Sender<()>,
 }
 
 impl Partitions {
@@ -63,12 +66,16 @@ impl Partitions {
     }
 
     fn insert(&self, partition: Partition) {
+        let shared = Arc::clone(&partition.shared);
         let mut open = self.open.write().expect("nothing panics while it is locked");
         open.insert(partition.id().clone(), partition);
+        drop(open);
+        shared.announce_to(&self.readiness);
     }
 
     fn remove(&self, id: &PartitionId) {
         self.open.write().expect("nothing panics while it is locked").remove(id);
+        self.readiness.send_replace(());
     }
 }
 

@@ -12,6 +12,7 @@ use super::*;
 fn header(producer: Option<ProducerStamp>, record_count: u32) -> BatchHeader {
     BatchHeader {
         base_offset: 0,
+        term: 0,
         batch_bytes: 100,
         compression: Compression::None,
         base_timestamp_ms: 0,

@@ -1,7 +1,7 @@
 //! What the driver and the handles of one partition share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use dislog_log::Log;
 use dislog_types::PartitionId;
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) progress: watch::Sender<Progress>,
     /// Whether the partition has a leader that serves, as far as is known here.
     pub(crate) led: watch::Sender<bool>,
+    /// Told when that changes, once the node serves the partition.
+    readiness: OnceLock<watch::Sender<()>>,
     pub(crate) tally: Tally,
     health: Mutex<Health>,
 }
@@ -128,6 +130,7 @@ impl Shared {
             log,
             progress: watch::Sender::new(progress),
             led: watch::Sender::new(false),
+            readiness: OnceLock::new(),
             tally: Tally::default(),
             health: Mutex::new(Health { fault, ..Health::default() }),
         }
@@ -147,10 +150,24 @@ impl Shared {
         });
     }
 
+    /// Publishes whether there is a leader that serves.
+    pub(crate) fn set_led(&self, led: bool) {
+        let was_led = self.led.send_replace(led);
+        if let Some(readiness) = self.readiness.get().filter(|_| was_led != led) {
+            readiness.send_replace(());
+        }
+    }
+
+    /// From now on, what changes is told to those who wait for whether the node is ready.
+    pub(crate) fn announce_to(&self, readiness: &watch::Sender<()>) {
+        let _told_already = self.readiness.set(readiness.clone()).is_err();
+        readiness.send_replace(());
+    }
+
     /// Publishes that no more will come, and why.
     pub(crate) fn end(&self, life: Life) {
         self.health().life = life;
-        self.led.send_replace(false);
+        self.set_led(false);
         self.progress.send_modify(|progress| progress.ended = true);
     }
 }

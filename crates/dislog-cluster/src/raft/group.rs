@@ -542,7 +542,7 @@ impl Group {
         }
         health.serving = false;
         drop(health);
-        self.shared.led.send_replace(leader.is_some());
+        self.shared.set_led(leader.is_some());
         self.told_others &= !changed;
         if self.sequencer.take().is_some() {
             self.waiters.fail(&AppendError::UnknownOutcome);
@@ -621,7 +621,7 @@ impl Group {
             self.machine.producers.clone(),
         ));
         self.shared.health().serving = true;
-        self.shared.led.send_replace(true);
+        self.shared.set_led(true);
         self.opened = None;
         self.told_others = false;
         self.step_towards_target();
@@ -705,7 +705,7 @@ impl Group {
         health.serving = false;
         health.fault = Some(fault);
         drop(health);
-        self.shared.led.send_replace(false);
+        self.shared.set_led(false);
         self.waiters.fail(&AppendError::Stopped(message));
         self.reads.fail(&self.shared.id);
         self.opened = None;

@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::node::{Node, Place};
 use crate::status::Failure;
 use crate::tokens;
-use crate::topics::{self, changed_by, described, sent_on};
+use crate::topics::{self, changed_by, sent_on};
 
 pub(super) struct AdminService {
     pub(super) node: Node,
@@ -35,8 +35,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ListTopicsRequest>,
     ) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = topics::seen(&self.node, &Asking::of(request.extensions()));
-        let topics = topics.iter().map(|topic| described(&self.node, topic)).collect();
+        let topics = topics::seen_whole(&self.node, &Asking::of(request.extensions())).await;
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 
@@ -48,7 +47,8 @@ impl Admin for AdminService {
         let name: TopicName = request.topic.parse().map_err(Failure::from)?;
         asking.may_see(&request.topic)?;
         let topic = self.node.topic(&name).await?;
-        Ok(Response::new(v1::DescribeTopicResponse { topic: Some(described(&self.node, &topic)) }))
+        let topic = topics::described_whole(&self.node, &asking.hops, &topic).await;
+        Ok(Response::new(v1::DescribeTopicResponse { topic: Some(topic) }))
     }
 
     async fn alter_topic(

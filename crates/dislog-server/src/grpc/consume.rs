@@ -132,12 +132,9 @@ impl Follower {
     ) -> Result<Follower, Failure> {
         asking.may(Action::Consume, &request.topic)?;
         // consume 1: the partition is found and the start becomes an offset.
-        let partition = node.partition(&request.topic, request.partition).await?;
-        if request.linearizable {
-            partition.linearize().await?;
-        }
+        let replica = node.replica(&request.topic, request.partition, &asking.hops).await?;
         let limits = Limits::asked(request.max_records as usize, request.max_bytes as usize);
-        let reader = Reader::open(partition, start(request)).await?;
+        let reader = Reader::open(replica, start(request), request.linearizable).await?;
         Ok(Follower {
             node: node.clone(),
             guard: asking.guard(Action::Consume, &request.topic),
@@ -231,7 +228,7 @@ impl Source for Follower {
         tokio::select! {
             waited = self.reader.wait() => waited.map(|()| Waited::Records),
             // This node may be cut off from the others, and its client need not be.
-            () = self.reader.is_left_alone() => Err(self.reader.no_leader()),
+            failure = self.reader.is_left_alone() => Err(failure),
             failure = self.guard.ended() => Err(failure),
             () = self.node.closing.wait() => Err(Failure::shutting_down()),
         }

@@ -1,11 +1,11 @@
 //! `grpc.health.v1`: whether the partitions can serve, computed when it is asked.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use dislog_proto::v1::admin_server::AdminServer;
 use dislog_proto::v1::log_server::LogServer;
 use futures_util::Stream;
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -15,10 +15,6 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::LogService;
 use crate::grpc::admin::AdminService;
 use crate::node::Node;
-
-/// How soon a watcher learns that a partition has stopped serving. Partitions do not announce that,
-/// so it is looked up while somebody watches; the node going down is announced at once.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct HealthService {
     pub(super) node: Node,
@@ -46,7 +42,8 @@ impl Health for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         // The protocol wants a watch of an unknown service to be answered and kept open.
         let known = is_known(&request.get_ref().service);
-        let watch = Watch { node: self.node.clone(), known, told: None, last: false };
+        let changes = self.node.cluster.watch_readiness();
+        let watch = Watch { node: self.node.clone(), changes, known, told: None, last: false };
         let states = futures_util::stream::unfold(watch, |mut watch| async move {
             let state = watch.next().await?;
             Some((Ok(answer(state)), watch))
@@ -57,6 +54,8 @@ impl Health for HealthService {
 
 struct Watch {
     node: Node,
+    /// Of the partitions.
+    changes: watch::Receiver<()>,
     known: bool,
     told: Option<ServingStatus>,
     last: bool,
@@ -67,6 +66,7 @@ impl Watch {
     async fn next(&mut self) -> Option<ServingStatus> {
         while !self.last {
             self.last = self.node.closing.is_closing();
+            self.changes.mark_unchanged();
             let state =
                 if self.known { serving(&self.node) } else { ServingStatus::ServiceUnknown };
             if self.told != Some(state) {
@@ -74,8 +74,11 @@ impl Watch {
                 return Some(state);
             }
             if !self.last {
-                let _look_again =
-                    tokio::time::timeout(WATCH_INTERVAL, self.node.closing.wait()).await;
+                tokio::select! {
+                    // The cluster holds the sender.
+                    _changed = self.changes.changed() => {}
+                    () = self.node.closing.wait() => {}
+                }
             }
         }
         None

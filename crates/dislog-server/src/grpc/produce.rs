@@ -1,9 +1,11 @@
 //! `Produce` and `ProduceStream`.
 
+use std::collections::HashMap;
 use std::pin::{Pin, pin};
 
-use dislog_cluster::{AppendError, Appended, Peer};
+use dislog_cluster::{Append, AppendError, Appended, Peer};
 use dislog_proto::v1;
+use dislog_types::PartitionId;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -11,7 +13,7 @@ use tonic::Status;
 use super::requests::Requests;
 use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
-use crate::forward::Hops;
+use crate::forward::{self, Hops};
 use crate::node::{Node, Place};
 use crate::status::Failure;
 
@@ -30,11 +32,12 @@ pub(super) async fn produce(
     request: v1::ProduceRequest,
 ) -> Result<v1::ProduceResponse, Failure> {
     asking.may(Action::Produce, &request.topic)?;
-    let submitted = submit(node, request, asking.hops.clone(), None).await?;
+    let (topic, partition) = (request.topic.clone(), request.partition);
+    let (append, idempotent) = read(request).await?;
+    let pending = append::submit(node, &topic, partition, append, asking.hops.clone()).await?;
     // produce 10: whoever asked is told. If nobody is there any more, the append has happened all
     // the same.
-    let outcome = append::outcome(node, submitted.pending, submitted.idempotent).await?;
-    Ok(response(outcome))
+    Ok(response(append::outcome(node, pending, idempotent).await?))
 }
 
 /// Appends batches in the order of their requests, and answers in that order.
@@ -126,36 +129,82 @@ struct Submitted {
     idempotent: bool,
 }
 
-/// The partition of a stream's first request, which was here. When its leader is another from now
-/// on, the stream ends: sent on one by one, the requests could overtake each other and leave gaps.
-struct Stays {
-    topic: String,
-    partition: u32,
+/// Where the partitions of a stream are, each since its first request. When its leader is another
+/// from now on, the stream ends: its requests could overtake each other and leave gaps.
+#[derive(Default)]
+struct Course(HashMap<PartitionId, Taken>);
+
+/// Where requests for a partition are taken.
+enum Taken {
+    /// By this node, in order.
+    Here,
+    /// By another: each once the one before it was, which this says.
+    There(oneshot::Receiver<()>),
 }
 
-impl Stays {
-    fn is(&self, topic: &str, partition: u32) -> bool {
-        self.topic == topic && self.partition == partition
+impl Course {
+    /// Queues an append, or sends it on when what was sent on before it is appended.
+    async fn submit(
+        &mut self,
+        node: &Node,
+        place: Place,
+        append: Append,
+        hops: Hops,
+    ) -> Result<Pending, Failure> {
+        match place {
+            Place::Here(partition) => {
+                let id = partition.id();
+                match self.0.get(id) {
+                    Some(Taken::Here) => {}
+                    Some(Taken::There(_)) => return Err(moved(id)),
+                    None => drop(self.0.insert(id.clone(), Taken::Here)),
+                }
+                Ok(Pending::Here(partition.submit(append).await?))
+            }
+            Place::There(id, peer) => {
+                let (taken, is_taken) = oneshot::channel();
+                let before = match self.0.insert(id.clone(), Taken::There(is_taken)) {
+                    Some(Taken::Here) => return Err(moved(&id)),
+                    Some(Taken::There(before)) => Some(before),
+                    None => None,
+                };
+                let node = node.clone();
+                Ok(Pending::There(tokio::spawn(async move {
+                    if let Some(before) = before {
+                        before.await.map_err(|_| moved(&id))?;
+                    }
+                    let appended = forward::append(node, peer, hops, id, append).await?;
+                    // Nobody waits for the last.
+                    let _ = taken.send(());
+                    Ok(appended)
+                })))
+            }
+        }
     }
 }
 
-async fn submit(
+fn moved(id: &PartitionId) -> Failure {
+    AppendError::NoLeader(id.clone()).into()
+}
+
+/// An append of a request, and whether it is safe to send twice.
+async fn read(request: v1::ProduceRequest) -> Result<(Append, bool), Failure> {
+    // produce 1: the request becomes one checked batch; what cannot be read back is refused here.
+    let append = append::from_request(request).await?;
+    let idempotent = append.header.producer.is_some();
+    Ok((append, idempotent))
+}
+
+async fn submitted_to(
     node: &Node,
     request: v1::ProduceRequest,
     hops: Hops,
-    stays: Option<&Stays>,
+    course: &mut Course,
 ) -> Result<Submitted, Failure> {
-    // produce 1: the request becomes one checked batch; what cannot be read back is refused here.
     let (topic, partition) = (request.topic.clone(), request.partition);
-    let append = append::from_request(request).await?;
-    let idempotent = append.header.producer.is_some();
+    let (append, idempotent) = read(request).await?;
     let place = node.place(&topic, partition, &hops).await?;
-    if let Place::There(id, _) = &place
-        && stays.is_some_and(|stays| stays.is(&topic, partition))
-    {
-        return Err(AppendError::NoLeader(id.clone()).into());
-    }
-    let pending = append::submit_at(node, place, append, hops).await?;
+    let pending = course.submit(node, place, append, hops).await?;
     Ok(Submitted { pending, idempotent })
 }
 
@@ -168,7 +217,7 @@ async fn submit_all(
 ) {
     let closing = node.closing.clone();
     let mut closed = pin!(closing.wait());
-    let stays = Stays { topic: first.topic.clone(), partition: first.partition };
+    let mut course = Course::default();
     let mut right = Right::of(&asking, &first.topic);
     let mut first = Some(first);
     // The place in the queue comes first, so that nothing is appended that could not be answered.
@@ -185,7 +234,7 @@ async fn submit_all(
             Ok(Some(request)) => match right.covers(&asking, &request.topic) {
                 Ok(()) => {
                     let hops = asking.hops.clone();
-                    submit(&node, request, hops, Some(&stays)).await.map_err(Status::from)
+                    submitted_to(&node, request, hops, &mut course).await.map_err(Status::from)
                 }
                 Err(failure) => Err(failure.into()),
             },

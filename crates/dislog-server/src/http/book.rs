@@ -20,6 +20,7 @@ use crate::http::consume::{RECORD_ANSWER_BYTES_MAX, json, one_record};
 use crate::http::problem::Problem;
 use crate::http::produce::append_one;
 use crate::node::Node;
+use crate::read::{Reader, Start};
 use crate::status::Failure;
 
 /// The topic of requests that name none.
@@ -125,9 +126,10 @@ pub(super) async fn get_root(
         return Ok(Json(Greeting { name: "dislog", version, api: "/openapi.json" }).into_response());
     }
     let BookConsume { offset } = parse(&whole.bytes, r#"{"offset":0}"#)?;
-    let partition = node.partition(NO_TOPIC, PARTITION).await?;
+    let replica = node.replica(NO_TOPIC, PARTITION, &asking.hops).await?;
+    let reader = Reader::open(replica, Start::Offset(offset), false).await?;
     let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
-    let located = one_record(&node, partition, offset).await?;
+    let located = one_record(&node, reader).await?;
     let value = Some(BASE64.encode(&located.record.value));
     Ok(json(room, &BookConsumed { record: BookRecord { value, offset } }))
 }

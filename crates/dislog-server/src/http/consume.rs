@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dislog_cluster::{Partition, Progress};
+use dislog_cluster::Progress;
 use dislog_types::limits::RECORD_BYTES_MAX;
 use http::{HeaderMap, header};
 use serde::Serialize;
@@ -69,6 +69,7 @@ struct Page {
 )]
 pub(super) async fn get_record(
     State(node): State<Node>,
+    asking: Asking,
     budget: Budget,
     names: Names,
     params: Params,
@@ -77,9 +78,9 @@ pub(super) async fn get_record(
     params.only(&["partition", "linearizable"])?;
     let offset = names.offset()?;
     let accepted = accepted(&headers, &[JSON, BYTES])?;
-    let partition = open(&node, &names, &params).await?;
+    let reader = open(&node, &asking, &names, &params, Start::Offset(offset)).await?;
     let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
-    let record = one_record(&node, partition, offset).await?;
+    let record = one_record(&node, reader).await?;
     if accepted == BYTES {
         let content_type = [(header::CONTENT_TYPE, BYTES)];
         return Ok((content_type, Body::from(room.hold(record.record.value))).into_response());
@@ -93,14 +94,9 @@ pub(super) fn json(room: AnswerRoom, answer: &impl Serialize) -> Response {
     ([(header::CONTENT_TYPE, JSON)], Body::from(room.hold(answer))).into_response()
 }
 
-/// The record at an offset.
-pub(super) async fn one_record(
-    node: &Node,
-    partition: Partition,
-    offset: u64,
-) -> Result<Located, Failure> {
-    let _turn = node.outlet.turn().await;
-    let mut reader = Reader::open(partition, Start::Offset(offset)).await?;
+/// The record that is next for a reader.
+pub(super) async fn one_record(node: &Node, mut reader: Reader) -> Result<Located, Failure> {
+    let _turn = node.outlet.turn(reader.is_here()).await;
     let mut page = reader.page(Limits::asked(0, 0)).await?;
     page.pop().ok_or_else(|| reader.beyond_end())
 }
@@ -172,7 +168,7 @@ pub(super) async fn get_records(
         _ => return page(&node, (&asking, &budget), &names, &params, start, wait).await,
     };
     let limit = params.number("limit", 1, u64::MAX)?;
-    let reader = Reader::open(open(&node, &names, &params).await?, start).await?;
+    let reader = open(&node, &asking, &names, &params, start).await?;
     reader.check_range()?;
     let patience = match (form, wait) {
         (Form::Lines, _) if !follow => Some(wait.unwrap_or_default()),
@@ -193,7 +189,7 @@ async fn page(
     wait: Option<Duration>,
 ) -> Result<Response, Failure> {
     let limit = params.number("limit", 1, RECORDS_MAX)?.unwrap_or(RECORDS_DEFAULT);
-    let mut reader = Reader::open(open(node, names, params).await?, start).await?;
+    let mut reader = open(node, asking, names, params, start).await?;
     if let Some(patience) = wait {
         tokio::select! {
             waited = tokio::time::timeout(patience, reader.wait()) => waited.unwrap_or(Ok(()))?,
@@ -203,7 +199,7 @@ async fn page(
     }
     reader.check_range()?;
     let room = budget.answer(RECORD_ANSWER_BYTES_MAX).await?;
-    let _turn = node.outlet.turn().await;
+    let _turn = node.outlet.turn(reader.is_here()).await;
     let records = reader.page(Limits { records: limit, bytes: PAGE_BYTES_DEFAULT }).await?;
     let Progress { start_offset, committed_offset, .. } = reader.progress();
     let next_offset = reader.next_offset();
@@ -211,12 +207,15 @@ async fn page(
     Ok(json(room, &Page { records, next_offset, start_offset, committed_offset }))
 }
 
-async fn open(node: &Node, names: &Names, params: &Params) -> Result<Partition, Failure> {
-    let partition = node.partition(&names.topic, params.partition()?).await?;
-    if params.flag("linearizable")? {
-        partition.linearize().await?;
-    }
-    Ok(partition)
+async fn open(
+    node: &Node,
+    asking: &Asking,
+    names: &Names,
+    params: &Params,
+    start: Start,
+) -> Result<Reader, Failure> {
+    let replica = node.replica(&names.topic, params.partition()?, &asking.hops).await?;
+    Reader::open(replica, start, params.flag("linearizable")?).await
 }
 
 fn start(params: &Params) -> Result<Start, Failure> {

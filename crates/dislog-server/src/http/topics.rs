@@ -16,7 +16,7 @@ use crate::http::params::{Names, Params};
 use crate::http::problem::Problem;
 use crate::node::Node;
 use crate::status::Failure;
-use crate::topics::{self, described};
+use crate::topics;
 
 /// A request about topics is a few numbers.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -114,8 +114,8 @@ pub(super) async fn list_topics(
     params: Params,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
-    let topics = topics::seen(&node, &asking);
-    let topics = topics.iter().map(|topic| described(&node, topic).into()).collect();
+    let topics = topics::seen_whole(&node, &asking).await;
+    let topics = topics.into_iter().map(Topic::from).collect();
     Ok(Json(Topics { topics }).into_response())
 }
 
@@ -158,12 +158,14 @@ pub(super) async fn create_topic(
 )]
 pub(super) async fn describe_topic(
     State(node): State<Node>,
+    asking: Asking,
     names: Names,
     params: Params,
 ) -> Result<Response, Failure> {
     params.only(&[])?;
     let topic = node.topic(&names.topic.parse()?).await?;
-    Ok(Json(Topic::from(described(&node, &topic))).into_response())
+    let topic = topics::described_whole(&node, &asking.hops, &topic).await;
+    Ok(Json(Topic::from(topic)).into_response())
 }
 
 /// Changes the settings that are given and leaves the others.

@@ -89,6 +89,7 @@ impl BatchBuilder {
         let compression = self.compress(compression);
         let header = BatchHeader {
             base_offset: 0,
+            term: 0,
             batch_bytes: self.bytes.len(),
             compression,
             base_timestamp_ms: self.base_timestamp_ms,

@@ -14,6 +14,7 @@ const MAGIC: u8 = 2;
 const LENGTH_END: usize = 12;
 const CRC_START: usize = 21;
 const COMPRESSION_BITS: i16 = 0b111;
+const TERM_MASK: u32 = 0x7fff_ffff;
 
 /// Why bytes are not a batch, or a batch is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +108,8 @@ pub struct ProducerStamp {
 pub struct BatchHeader {
     /// Offset of the first record; meaningful once the leader stamped it.
     pub base_offset: u64,
+    /// The term it was appended in, its low 31 bits; meaningful once the leader stamped it.
+    pub term: u64,
     /// Bytes of the whole batch.
     pub batch_bytes: usize,
     /// How the records are compressed.
@@ -145,6 +148,7 @@ impl BatchHeader {
         };
         Ok(BatchHeader {
             base_offset: u64::from_be_bytes(array_at(bytes, 0)),
+            term: u64::from(u32::from_be_bytes(array_at(bytes, 12)) & TERM_MASK),
             batch_bytes,
             compression: compression.ok_or(BatchError::Attributes(attributes))?,
             base_timestamp_ms: i64_at(bytes, 27),
@@ -175,7 +179,7 @@ impl BatchHeader {
 /// If `batch` is shorter than a batch header: only verified batches are stamped.
 pub fn stamp(batch: &mut [u8], base_offset: u64, term: u64) {
     assert!(batch.len() >= HEADER_BYTES, "only a verified batch is stamped");
-    let epoch = u32::try_from(term & 0x7fff_ffff).expect("31 bits fit 32");
+    let epoch = u32::try_from(term & u64::from(TERM_MASK)).expect("31 bits fit 32");
     batch[0..8].copy_from_slice(&base_offset.to_be_bytes());
     batch[12..16].copy_from_slice(&epoch.to_be_bytes());
 }
@@ -185,7 +189,7 @@ pub(super) fn write_header(batch: &mut [u8], header: &BatchHeader) {
     let producer = header.producer.unwrap_or(ProducerStamp { id: -1, epoch: -1, sequence: -1 });
     let length = i32::try_from(batch.len() - LENGTH_END).expect("the builder bounds a batch");
     let count = i32::try_from(header.record_count).expect("the builder bounds the count");
-    stamp(batch, header.base_offset, 0);
+    stamp(batch, header.base_offset, header.term);
     batch[8..12].copy_from_slice(&length.to_be_bytes());
     batch[16] = MAGIC;
     batch[21..23].copy_from_slice(&header.compression.to_bits().to_be_bytes());

@@ -201,21 +201,53 @@ fn until_the_clock_shows(moment: SystemTime) {
     }
 }
 
+/// The certificate of a node that ends then.
+fn of_node(certs: &Certs, name: &str, until: SystemTime) -> String {
+    let role = format!("dislog://orders/node/{name}").try_into().unwrap();
+    certs.odd(name, |params| {
+        valid_until(params, until);
+        let names = ["127.0.0.1", "localhost"].map(String::from);
+        params.subject_alt_names = CertificateParams::new(names).unwrap().subject_alt_names;
+        params.subject_alt_names.push(SanType::URI(role));
+    })
+}
+
+#[test]
+fn a_node_says_when_its_certificate_ends() {
+    let certs = Certs::new("orders");
+    let data = tempfile::tempdir().unwrap();
+    let alice = certs.make("client", "alice");
+    let until = soon() + Duration::from_secs(3_600);
+    let anton = of_node(&certs, "anton", until);
+    let node = server(data.path(), &anton, &[]);
+    super::until("it is said", || node.output().contains("this node's certificate ends soon"));
+    // Written by this test as other tools do.
+    assert!(node.output().contains("every user of this machine can read the key"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let metric = || -> u64 {
+        let page = runtime.block_on(async {
+            let mut stream = connected(&node.address, &alice, b"http/1.1").await;
+            let head = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            read_to_end(&mut stream).await
+        });
+        let name = "dislog_certificate_expiry_time_seconds ";
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).expect(&page)
+    };
+    assert_eq!(metric(), until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+    ok(&["cert", "renew", &anton, "--dir", &certs.at("")]);
+    let renewed = until + Duration::from_secs(86_400);
+    let renewed = renewed.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    super::until("the renewed one is used", || metric() > renewed);
+}
+
 #[test]
 fn nodes_go_on_with_renewed_certificates_and_shut_out_those_that_expired() {
     let certs = Certs::new("orders");
     let data = tempfile::tempdir().unwrap();
     let alice = certs.make("client", "alice");
     let until = soon() + LIFE;
-    let brief = |name: &str| {
-        let role = format!("dislog://orders/node/{name}").try_into().unwrap();
-        certs.odd(name, |params| {
-            valid_until(params, until);
-            params.subject_alt_names =
-                vec![SanType::URI(role), SanType::IpAddress([127, 0, 0, 1].into())];
-        })
-    };
-    let dirs = ["anton", "berta", "caesar"].map(brief);
+    let dirs = ["anton", "berta", "caesar"].map(|name| of_node(&certs, name, until));
     let nodes = three_nodes(data.path(), &dirs, &alice);
     let at = nodes[0].address.as_str();
     let alive = || super::alive(at, &alice);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
+mod spread;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -11,6 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// How long anything may take before it counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
@@ -55,18 +60,22 @@ struct Cluster {
 impl Cluster {
     /// Starts three, and waits until each sees the others.
     fn start() -> Cluster {
+        Cluster::of(3)
+    }
+
+    fn of(count: usize) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let addresses = free_addresses(3);
+        let addresses = free_addresses(count);
         let mut cluster = Cluster { dir, addresses, servers: Vec::new() };
-        cluster.servers = (0..3).map(|number| Some(cluster.server(number))).collect();
-        cluster.until_three();
+        cluster.servers = (0..count).map(|number| Some(cluster.server(number))).collect();
+        cluster.until_up(count);
         cluster
     }
 
-    fn until_three(&self) {
-        self.until("three nodes are up", |status| {
+    fn until_up(&self, count: usize) {
+        self.until("all nodes are up", |status| {
             nodes(status).filter(|node| node["alive"] == true && node["answers"] == true).count()
-                == 3
+                == count
         });
     }
 
@@ -253,7 +262,7 @@ fn the_founder_is_found_by_nodes_that_found_each_other_before() {
         early
     });
     let _founder = cluster.server(0);
-    cluster.until_three();
+    cluster.until_up(3);
 }
 
 #[test]
@@ -301,6 +310,34 @@ fn a_dead_node_is_removed() {
     });
     assert_eq!(status["faults"], Value::Array(Vec::new()));
     assert_eq!(cluster.ok(&["get", "demo"]), "a record\n");
+}
+
+/// Whoever watches a node's health is told when it cannot serve, and when it can again.
+#[test]
+fn watchers_are_told_when_there_is_no_majority() {
+    let mut cluster = Cluster::start();
+    cluster.add("demo", "a record\n");
+    cluster.until("all is well", |status| is_well(status, 1));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let endpoint = format!("http://{}", cluster.addresses[0]);
+    let mut watch = runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect().await;
+        let mut health = HealthClient::new(channel.unwrap());
+        health.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
+    });
+    let mut told = || {
+        let message = runtime.block_on(async { tokio::time::timeout(HANG, watch.message()).await });
+        message.expect("it is silent").unwrap().expect("it ended").status()
+    };
+    assert_eq!(told(), ServingStatus::Serving);
+    cluster.end(1, Signal::KILL);
+    cluster.end(2, Signal::KILL);
+    // A leader of its own may have been lost before, and found again.
+    while told() != ServingStatus::NotServing {}
+    for number in [1, 2] {
+        cluster.servers[number] = Some(cluster.server(number));
+    }
+    while told() != ServingStatus::Serving {}
 }
 
 /// The exit code of a command that waits until a node is stopped.

@@ -1,0 +1,196 @@
+//! Four nodes and partitions of three replicas: whatever a node has no replica of, it has others
+//! answer.
+
+use std::time::Instant;
+
+use dislog_proto::v1;
+use dislog_proto::v1::consume_request::Start;
+use dislog_proto::v1::log_client::LogClient;
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+
+use super::{Asking, Cluster, HANG, is_well, nodes, until};
+
+const NODES: usize = 4;
+const TOPIC: &str = "spread";
+const PARTITIONS: u32 = 4;
+
+/// Four nodes of which each has no replica of one of the partitions.
+struct Spread {
+    cluster: Cluster,
+    /// By partition: which node leads it, and which has no replica.
+    leaders: Vec<usize>,
+    without: Vec<usize>,
+}
+
+impl Spread {
+    fn start() -> Spread {
+        let cluster = Cluster::of(NODES);
+        cluster.ok(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]);
+        let well = cluster.until("all is well", |status| is_well(status, PARTITIONS.into()));
+        let id = |number: usize| {
+            let address = &cluster.addresses[number];
+            &nodes(&well).find(|node| node["address"] == **address).unwrap()["id"]
+        };
+        let is_led = |topic: &Value| {
+            let partitions = topic["partitions"].as_array();
+            partitions.is_some_and(|all| all.iter().all(|one| one["leader"] != ""))
+        };
+        let topic = until("all are led", || Some(described(&cluster, 0)), is_led);
+        let find = |is_it: &dyn Fn(&Value, &Value) -> bool| -> Vec<usize> {
+            let partitions = topic["partitions"].as_array().unwrap().iter();
+            let of = |partition| (0..NODES).find(|number| is_it(partition, id(*number))).unwrap();
+            partitions.map(of).collect()
+        };
+        let leaders = find(&|partition, id| partition["leader"] == *id);
+        let without =
+            find(&|partition, id| !partition["replicas"].as_array().unwrap().contains(id));
+        Spread { cluster, leaders, without }
+    }
+
+    fn add(&self, number: usize, partition: u32, value: &str) -> Result<u64, Value> {
+        let mut asking = Asking::at(&self.cluster.addresses[number]);
+        let path = format!("/v1/topics/{TOPIC}/records?partition={partition}");
+        asking.ask("POST", &path, value.as_bytes());
+        match asking.answer() {
+            (201, added) => Ok(added["offset"].as_u64().unwrap()),
+            (_, problem) => Err(problem),
+        }
+    }
+
+    fn get(&self, number: usize, partition: u32, what: &str) -> (u16, Value) {
+        let mut asking = Asking::at(&self.cluster.addresses[number]);
+        let sign = if what.contains('?') { '&' } else { '?' };
+        let path = format!("/v1/topics/{TOPIC}/records{what}{sign}partition={partition}");
+        asking.ask("GET", &path, b"");
+        asking.answer()
+    }
+
+    /// The values of a page.
+    fn values(&self, number: usize, partition: u32, what: &str) -> Vec<String> {
+        let (status, page) = self.get(number, partition, what);
+        assert_eq!(status, 200, "node {number}, partition {partition}, {what}: {page}");
+        let records = page["records"].as_array().unwrap().iter();
+        records.map(|record| record["value"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn log(&self, number: usize) -> LogClient<Channel> {
+        let address = format!("http://{}", self.cluster.addresses[number]);
+        LogClient::connect(address).await.unwrap()
+    }
+}
+
+fn described(cluster: &Cluster, number: usize) -> Value {
+    let mut asking = Asking::at(&cluster.addresses[number]);
+    asking.ask("GET", &format!("/v1/topics/{TOPIC}"), b"");
+    asking.answer().1
+}
+
+#[test]
+fn every_node_answers_for_every_partition() {
+    let spread = Spread::start();
+    for partition in 0..PARTITIONS {
+        for number in 0..NODES {
+            let offset = spread.add(number, partition, &format!("by {number}"));
+            assert_eq!(offset, Ok(number as u64));
+        }
+    }
+    let all = [0, 1, 2, 3].map(|number| format!("by {number}"));
+    for (partition, number) in (0..PARTITIONS).zip(&spread.without) {
+        let values = |what: &str| spread.values(*number, partition, what);
+        assert_eq!(values(""), all);
+        assert_eq!(values("?offset=1&limit=2"), all[1..3]);
+        assert_eq!(values("?last=1&linearizable=true"), all[3..]);
+        assert_eq!(values("?offset=latest"), [""; 0]);
+        let (status, third) = spread.get(*number, partition, "/2");
+        assert_eq!((status, third["value"].as_str()), (200, Some("by 2")));
+        let since = third["timestamp_ms"].as_i64().unwrap();
+        let first_then = values(&format!("?timestamp={since}&limit=1")).remove(0);
+        assert!(all[..3].contains(&first_then), "{first_then}");
+        let (status, beyond) = spread.get(*number, partition, "/4");
+        assert_eq!((status, &beyond["reason"]), (404, &"OFFSET_OUT_OF_RANGE".into()), "{beyond}");
+    }
+    let known = |number| {
+        let topic = described(&spread.cluster, number);
+        let partitions = topic["partitions"].as_array().unwrap().clone();
+        partitions.iter().map(|one| one["committed_offset"].as_u64()).collect::<Vec<_>>()
+    };
+    for number in 0..NODES {
+        assert_eq!(known(number), [Some(4); PARTITIONS as usize], "node {number}");
+    }
+}
+
+/// The end of the log is followed by way of a node without a replica, also while the nodes that
+/// have one fail.
+#[test]
+fn the_end_is_followed_from_a_node_without_a_replica() {
+    let mut spread = Spread::start();
+    let (without, leader) = (spread.without[0], spread.leaders[0]);
+    spread.add(without, 0, "first").unwrap();
+    let runtime = Runtime::new().unwrap();
+    let mut log = runtime.block_on(spread.log(without));
+    let request = v1::ConsumeRequest {
+        topic: TOPIC.to_owned(),
+        start: Some(Start::Earliest(true)),
+        max_records: 10,
+        ..v1::ConsumeRequest::default()
+    };
+    let mut stream = runtime.block_on(log.consume_stream(request)).unwrap().into_inner();
+    let mut next = || {
+        let message =
+            runtime.block_on(async { tokio::time::timeout(HANG, stream.message()).await });
+        let records = message.expect("it stands still").unwrap().expect("it ended").records;
+        records.into_iter().map(|record| String::from_utf8(record.value.into()).unwrap())
+    };
+    assert!(next().eq(["first"]));
+    spread.add(without, 0, "second").unwrap();
+    assert!(next().eq(["second"]));
+    for killed in [leader, (0..NODES).find(|number| ![leader, without].contains(number)).unwrap()] {
+        spread.cluster.end(killed, Signal::KILL);
+        let (value, end) = (format!("without {killed}"), Instant::now() + HANG);
+        while let Err(problem) = spread.add(without, 0, &value) {
+            assert!(Instant::now() < end, "{problem}");
+        }
+        // An add whose answer was lost may have been one all the same.
+        assert!(next().all(|record| record == value));
+        let server = spread.cluster.server(killed);
+        spread.cluster.servers[killed] = Some(server);
+        spread.cluster.until_up(NODES);
+    }
+}
+
+/// What a stream sends for a partition is there in that order, wherever its leader is.
+#[test]
+fn a_stream_for_several_partitions_keeps_the_order_of_each() {
+    const REQUESTS: u32 = 400;
+    let spread = Spread::start();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut log = spread.log(spread.leaders[0]).await;
+        let requests = (0..REQUESTS).map(|number| v1::ProduceRequest {
+            topic: TOPIC.to_owned(),
+            partition: if number == 0 { 0 } else { 1 + number / 8 % 3 },
+            records: vec![v1::Record {
+                value: number.to_string().into_bytes().into(),
+                ..v1::Record::default()
+            }],
+            ..v1::ProduceRequest::default()
+        });
+        let answers = log.produce_stream(tokio_stream::iter(requests)).await.unwrap();
+        let mut answers = answers.into_inner();
+        for number in 0..REQUESTS {
+            let answer = tokio::time::timeout(HANG, answers.message()).await.unwrap();
+            assert!(answer.unwrap().is_some(), "request {number}");
+        }
+    });
+    let mut count = 0;
+    for partition in 0..PARTITIONS {
+        let values = spread.values(0, partition, "?limit=1000");
+        let numbers: Vec<u32> = values.iter().map(|value| value.parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "partition {partition}: {numbers:?}");
+        count += numbers.len();
+    }
+    assert_eq!(count, REQUESTS as usize);
+}
