@@ -19,6 +19,7 @@ pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 // Their flags.
+const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -65,9 +66,8 @@ pub(crate) enum Ended {
     Answered { is_ok: bool },
 }
 
-/// What the server says first that it allows (RFC 9113 §6.5.2): a setting, if it is another than
-/// that of the protocol.
-pub(crate) async fn allowed(mut wire: Wire, setting: u16) -> Option<u32> {
+/// Begins to speak HTTP/2, and returns what the server says first that it allows.
+async fn settings(wire: &mut Wire) -> Vec<u8> {
     let reading = async {
         wire.write_all(&http2_start()).await.unwrap();
         wire.flush().await.unwrap();
@@ -79,7 +79,20 @@ pub(crate) async fn allowed(mut wire: Wire, setting: u16) -> Option<u32> {
         wire.read_exact(&mut payload).await.unwrap();
         payload
     };
-    let payload = timeout(ANSWER_MAX, reading).await.expect("it says nothing");
+    timeout(ANSWER_MAX, reading).await.expect("it says nothing")
+}
+
+/// A connection on which what the server allows was agreed to: only then does it hold.
+pub(crate) async fn agreed(mut wire: Wire) -> Wire {
+    settings(&mut wire).await;
+    wire.write_all(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
+    wire
+}
+
+/// What the server says first that it allows (RFC 9113 §6.5.2): a setting, if it is another than
+/// that of the protocol.
+pub(crate) async fn allowed(mut wire: Wire, setting: u16) -> Option<u32> {
+    let payload = settings(&mut wire).await;
     let mut settings = payload.chunks_exact(6).map(|entry| entry.split_at(2));
     let found = settings.find(|(id, _)| *id == setting.to_be_bytes());
     found.map(|(_, value)| u32::from_be_bytes(value.try_into().unwrap()))

@@ -26,6 +26,10 @@ use tokio::task::JoinSet;
 /// What is said by servers that were asked for too much (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// What is said of headers that cannot be unpacked (RFC 9113 §7), the first by the library.
+const PROTOCOL_ERROR: u32 = 1;
+const COMPRESSION_ERROR: u32 = 9;
+
 /// A stream that was not looked at (RFC 9113 §7).
 const REFUSED_STREAM: u32 = 7;
 
@@ -221,17 +225,6 @@ fn bombs() -> Vec<(&'static str, &'static [u8], Vec<u8>)> {
         ("an endless header", b"http/1.1", http1(vec![b'x'; 4 * MIB])),
         ("an endless request line", b"http/1.1", vec![b'G'; 4 * MIB]),
         ("compressed headers", b"h2", http2(frame(HEADERS, END_HEADERS | END_STREAM, 1, &hpack))),
-        ("a larger table of headers", b"h2", {
-            // 8 KiB: twice as much as it may have.
-            let block = [&[0x3f, 0xe1, 0x3f][..], &block].concat();
-            http2(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
-        }),
-        ("streams that are no requests", b"h2", {
-            // Names of headers have no capitals.
-            let block = [&block[..], &[0, 1, b'X', 1, b'y']].concat();
-            let stream = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
-            http2((0..5_000).flat_map(stream).collect())
-        }),
         ("CONTINUATION without end", b"h2", http2(endless(&many))),
         ("empty CONTINUATION", b"h2", http2(endless(b""))),
         (
@@ -314,6 +307,34 @@ async fn more_streams_than_a_connection_has() {
     assert_eq!(frames::count_resets(wire, bytes, REFUSED_STREAM, beyond).await, beyond);
     good.more(MEANWHILE).await;
     fortress.stands(good, &format!("{STREAMS} streams over one connection")).await;
+}
+
+/// Streams that are no requests, because they have two methods: the server has to reset them.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_no_requests() {
+    const STREAMS: u32 = 1_500;
+    let fortress = Fortress::start(false).await;
+    let good = fortress.good();
+    let block = [&request_block("GET", "/livez")[..], &[0x82]].concat();
+    let stream = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
+    let bytes = (0..STREAMS).flat_map(stream).collect();
+    let wire = frames::agreed(fortress.dial(ATTACKER, "mallory", b"h2").await.unwrap()).await;
+    let ended = read_to_goaway(wire, bytes).await;
+    assert!(matches!(ended, Ended::Goaway(ENHANCE_YOUR_CALM)), "{ended:?}");
+    fortress.stands(good, &format!("{STREAMS} streams that are no requests")).await;
+}
+
+/// A table of headers (RFC 7541 §4.2) of 8 KiB, twice as much as it may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_table_of_headers() {
+    let fortress = Fortress::start(false).await;
+    let good = fortress.good();
+    let block = [&[0x3f, 0xe1, 0x3f][..], &request_block("GET", "/livez")].concat();
+    let wire = frames::agreed(fortress.dial(ATTACKER, "mallory", b"h2").await.unwrap()).await;
+    let bytes = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    let ended = read_to_goaway(wire, bytes).await;
+    assert!(matches!(ended, Ended::Goaway(PROTOCOL_ERROR | COMPRESSION_ERROR)), "{ended:?}");
+    fortress.stands(good, "a larger table of headers").await;
 }
 
 /// Streams that are opened and reset at once, and streams that are reset once they were looked at.
