@@ -296,8 +296,8 @@ impl Cluster {
         (node_id != node.node_id).then_some(Peer { node_id, address })
     }
 
-    /// The id of a partition's topic, which no other topic of its name will have, and the other
-    /// nodes that have a replica and are there.
+    /// The group of a partition, which no other of its name will have, and the other nodes that
+    /// have a replica and are there.
     ///
     /// # Errors
     /// If there is no such topic or partition.
@@ -314,7 +314,7 @@ impl Cluster {
         let nodes = assignment.members.iter().map(|replica| replica.node);
         let others = nodes.filter(|member| *member != node.node_id && node.sees(*member));
         let peer = |node_id| Some(Peer { node_id, address: node.routes.address_of(node_id)? });
-        Ok((life.topic_id, others.filter_map(peer).collect()))
+        Ok((life.group(id.partition), others.filter_map(peer).collect()))
     }
 
     /// Where changes of topics and nodes are to be sent: the node that leads the metadata. None if
@@ -611,9 +611,9 @@ impl Cluster {
         unready
     }
 
-    /// Notices whenever what is [`unready`](Cluster::unready) may have changed.
+    /// How often what is [`unready`](Cluster::unready) may have changed, to wait on.
     #[must_use]
-    pub fn watch_readiness(&self) -> watch::Receiver<()> {
+    pub fn watch_readiness(&self) -> watch::Receiver<u64> {
         self.inner.node.partitions.readiness.subscribe()
     }
 

@@ -14,12 +14,20 @@ const RENEW_BEFORE_MS: i64 = 14 * DAY_MS;
 /// day and from then on. Says nothing without TLS.
 pub(crate) async fn warn(node: Node) {
     let Some(mut replaced) = node.security.replaced() else { return };
-    while let Some(tls) = node.security.current() {
+    loop {
+        // Before it is taken, so that no later one is missed.
         replaced.mark_unchanged();
+        let Some(tls) = node.security.current() else { return };
         let left_ms = tls.names.not_after_s.saturating_mul(1_000).saturating_sub(now_ms());
-        if left_ms <= RENEW_BEFORE_MS {
-            let hours = left_ms.div_euclid(HOUR_MS);
-            tracing::warn!(node = %tls.role, hours, "this node's certificate ends soon: renew it");
+        let (role, hours) = (&tls.role, left_ms / HOUR_MS);
+        match left_ms {
+            ..=0 => {
+                tracing::error!(node = %role, "this node's certificate has ended: renew it");
+            }
+            1..=RENEW_BEFORE_MS => {
+                tracing::warn!(node = %role, hours, "this node's certificate ends soon: renew it");
+            }
+            _ => {}
         }
         tokio::select! {
             () = moment::reached(now_ms().saturating_add(until_next(left_ms))) => {}

@@ -1,9 +1,9 @@
 //! Sending requests on to the node that can do them: so that a client that knows one address, or
 //! curl, just works.
 //!
-//! A request is sent on at most [`HOPS_MAX`] times, which its metadata counts: to a node that has a
-//! replica, and from there to the leader. Two nodes that each take the other for the leader answer
-//! that there is none, instead of sending a request to and fro.
+//! A request is sent on at most [`HOPS_MAX`] times, which its metadata counts; most often to a node
+//! that has a replica, and from there to the leader. Two nodes that each take the other for the
+//! leader answer that there is none, instead of sending a request to and fro.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,11 +33,15 @@ use crate::status::{Failure, kinds};
 /// Counts how often a request was sent on.
 const HOPS: &str = "dislog-hops";
 
+/// Which partition's log is read: not that of another topic of the same name.
+const GROUP: &str = "dislog-group";
+
 /// Names who asked for a request that is sent on, in base64. Believed of nodes only.
 pub(crate) const ON_BEHALF: &str = "dislog-on-behalf-of";
 
-/// To a replica, and to the leader.
-const HOPS_MAX: u8 = 2;
+/// To a replica, and to the leader; and once more for the partitions that a stream is about beside
+/// the one for which it was sent on as it is.
+const HOPS_MAX: u8 = 4;
 
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +52,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Connections to nodes; more than a cluster has.
 const CHANNELS_MAX: usize = 1_024;
+
+/// Connections to one node for reads that wait: so more can wait than one connection has requests.
+const FOLLOWING_LANES: u64 = 8;
 
 /// What one stream may be sent ahead.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -61,13 +68,17 @@ pub(crate) struct Hops {
     count: u8,
     /// None: for this node itself.
     subject: Option<Arc<str>>,
+    /// What is meant by the name of a partition, if that was said.
+    group: Option<u64>,
 }
 
 impl Hops {
     /// As the head of a request says.
     pub(crate) fn of(headers: &HeaderMap) -> Hops {
-        let count = headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
-        Hops { count: count.unwrap_or(0), subject: None }
+        let said = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let count = said(HOPS).and_then(|count| count.parse().ok());
+        let group = said(GROUP).and_then(|group| group.parse().ok());
+        Hops { count: count.unwrap_or(0), subject: None, group }
     }
 
     /// The same, for somebody.
@@ -77,7 +88,17 @@ impl Hops {
 
     /// The same for what the node does itself, so that another can do its own.
     pub(crate) fn on_own_behalf(&self) -> Hops {
-        Hops { count: self.count, subject: None }
+        Hops { count: self.count, subject: None, group: None }
+    }
+
+    /// The same, to be sent on about a partition of this group.
+    pub(crate) fn about(self, group: u64) -> Hops {
+        Hops { group: Some(group), ..self }
+    }
+
+    /// Whether the partition that is meant can be that of this group.
+    pub(crate) fn may_be_about(&self, group: u64) -> bool {
+        self.group.is_none_or(|meant| meant == group)
     }
 
     /// Whether the request may be sent on.
@@ -96,10 +117,20 @@ pub(crate) struct Forwarder {
 /// wait for records are in nobody else's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
-    /// Requests that are answered at once.
+    /// Appends and changes.
     Requests,
-    /// Those that wait for records.
-    Following,
+    /// Reads.
+    Reading,
+    /// Reads that wait for records, over one of several connections.
+    Following(u8),
+}
+
+impl Purpose {
+    /// That of waiting for records of a group.
+    pub(crate) fn following(group: u64) -> Purpose {
+        let lane = u8::try_from(group % FOLLOWING_LANES).expect("lanes are few");
+        Purpose::Following(lane)
+    }
 }
 
 /// To one node.
@@ -115,7 +146,7 @@ impl Forwarder {
         Forwarder { security, channels: Mutex::default() }
     }
 
-    /// The log service of a node, for requests that are answered at once.
+    /// The log service of a node, for appends.
     pub(crate) fn log(&self, peer: &Peer) -> Result<LogClient<Channel>, Failure> {
         self.log_for(peer, Purpose::Requests)
     }
@@ -203,6 +234,9 @@ impl Hops {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
         metadata.insert(HOPS, u64::from(count).into());
+        if let Some(group) = self.group {
+            metadata.insert(GROUP, group.into());
+        }
         if let Some(subject) = &self.subject {
             let name = BASE64.encode(subject.as_bytes());
             let name = MetadataValue::try_from(name).expect("base64 is plain text");
@@ -245,7 +279,7 @@ mod tests {
                 http::HeaderValue::from_static(said),
             )]))
         };
-        assert!(of("1").may_go_on() && !of("2").may_go_on() && !of("255").may_go_on());
+        assert!(of("3").may_go_on() && !of("4").may_go_on() && !of("255").may_go_on());
         assert_eq!(of("256"), Hops::default());
         let next = of("255").on_own_behalf().next(());
         assert_eq!(next.metadata().get(HOPS).unwrap(), "255");

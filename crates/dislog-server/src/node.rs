@@ -118,10 +118,14 @@ impl Node {
         let id = partition_id(topic, partition)?;
         let creates = topic.is_empty() && self.may_create(&id);
         match self.found(&id, creates, hops).await? {
-            Err(TopicError::Append(AppendError::NoLeader(_))) => {
-                Replica::there(self, id, hops.clone())
+            Ok(partition) if !hops.may_be_about(partition.group()) => {
+                Err(AppendError::NoLeader(id).into())
             }
-            found => Ok(Replica::Here(found?)),
+            Ok(partition) if partition.votes() => Ok(Replica::Here(partition)),
+            // Others have more; alone, it has what there is.
+            Ok(partition) => Ok(Replica::there(self, id, hops).unwrap_or(Replica::Here(partition))),
+            Err(TopicError::Append(AppendError::NoLeader(_))) => Replica::there(self, id, hops),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,11 +1,12 @@
-//! The replica that a reader reads: that of this node, or, where it has none, one of another node.
+//! The replica that a reader reads: that of this node, or, where it has none that votes, one of
+//! another node.
 //!
 //! Of a partition elsewhere, all readers share what is known of it, a [`Remote`]. One of those that
 //! wait for its next record asks for all of them; each reads its records by itself.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dislog_cluster::{Partition, Peer, Progress, ReadError, StoredBatch};
@@ -33,6 +34,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// be cut off from the others.
 const FOLLOW_MAX: Duration = Duration::from_secs(10);
 
+/// Of so many partitions what is known is kept although nobody reads them.
+const KEPT_MAX: usize = 1_024;
+
 /// A replica to read.
 pub(crate) enum Replica {
     /// Of this node.
@@ -51,44 +55,38 @@ pub(crate) struct There {
 
 /// What is known of a partition elsewhere.
 struct Remote {
-    topic_id: u64,
+    group: u64,
     progress: watch::Sender<Progress>,
-    /// Which of the nodes is asked.
-    turn: AtomicUsize,
+    /// Which of the nodes answered last, for its records and for the next of them.
+    read_at: AtomicUsize,
+    followed_at: AtomicUsize,
     /// Whoever holds it asks for the next record.
     following: sync::Mutex<()>,
 }
 
-/// The partitions elsewhere that are being read.
+/// The partitions elsewhere that are read, or were lately, by group.
 #[derive(Default)]
-pub(crate) struct Remotes(Mutex<HashMap<(u64, u32), Weak<Remote>>>);
+pub(crate) struct Remotes(Mutex<HashMap<u64, Arc<Remote>>>);
 
 impl Remotes {
-    fn get(&self, topic_id: u64, partition: u32) -> Arc<Remote> {
+    fn get(&self, group: u64) -> Arc<Remote> {
         let mut remotes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(remote) = remotes.get(&(topic_id, partition)).and_then(Weak::upgrade) {
-            return remote;
+        if remotes.len() >= KEPT_MAX && !remotes.contains_key(&group) {
+            remotes.retain(|_, remote| Arc::strong_count(remote) > 1);
         }
-        remotes.retain(|_, remote| remote.strong_count() > 0);
-        let remote = Arc::new(Remote {
-            topic_id,
-            progress: watch::Sender::default(),
-            turn: AtomicUsize::default(),
-            following: sync::Mutex::default(),
-        });
-        remotes.insert((topic_id, partition), Arc::downgrade(&remote));
-        remote
+        let remote = remotes.entry(group).or_insert_with(|| Arc::new(Remote::new(group)));
+        Arc::clone(remote)
     }
 }
 
 impl Replica {
-    /// Of a partition whose replicas are elsewhere, to be read on behalf of somebody.
-    pub(crate) fn there(node: &Node, id: PartitionId, hops: Hops) -> Result<Replica, Failure> {
-        let (topic_id, peers) = node.cluster.replicas_elsewhere(&id)?;
-        if peers.is_empty() || !hops.may_go_on() {
+    /// Of a partition that is read elsewhere, on behalf of somebody.
+    pub(crate) fn there(node: &Node, id: PartitionId, hops: &Hops) -> Result<Replica, Failure> {
+        let (group, peers) = node.cluster.replicas_elsewhere(&id)?;
+        if peers.is_empty() || !hops.may_go_on() || !hops.may_be_about(group) {
             return Err(ReadError::NoLeader(id).into());
         }
-        let remote = node.remotes.get(topic_id, id.partition);
+        let (hops, remote) = (hops.clone().about(group), node.remotes.get(group));
         Ok(Replica::There(There { node: node.clone(), hops, id, remote }))
     }
 
@@ -118,7 +116,7 @@ impl Replica {
     pub(crate) fn progress(&self) -> Progress {
         match self {
             Replica::Here(partition) => partition.progress(),
-            Replica::There(there) => *there.remote.progress.borrow(),
+            Replica::There(there) => there.progress(),
         }
     }
 
@@ -179,42 +177,47 @@ async fn catch_up(partition: &Partition, offset: u64) {
 }
 
 impl There {
+    fn progress(&self) -> Progress {
+        *self.remote.progress.borrow()
+    }
+
     async fn offset_of(&self, start: Start, linearizable: bool) -> Result<u64, Failure> {
-        let (offset, wire_start) = match start {
-            Start::Offset(offset) => (offset, None),
-            Start::Timestamp(timestamp_ms) => (0, Some(WireStart::TimestampMs(timestamp_ms))),
-            Start::Earliest => (0, Some(WireStart::Earliest(true))),
-            Start::Latest => (0, Some(WireStart::Latest(true))),
-            Start::Last(count) => (0, Some(WireStart::Last(count))),
-        };
-        let request = v1::ConsumeRequest {
-            start: wire_start,
-            linearizable,
-            ..self.request(offset, Duration::ZERO)
-        };
-        match (self.ask(request, Purpose::Requests).await, start) {
-            (Ok(response), _) => {
-                let first = response.records.first();
-                Ok(first.map_or(response.next_offset, |record| record.offset))
-            }
-            (Err(failure), Start::Offset(offset)) => match range(&failure) {
-                Some(progress) => {
-                    self.remote.came_to(progress);
-                    Ok(offset)
+        self.ask(self.end(linearizable), Purpose::Reading).await?;
+        let Progress { start_offset, committed_offset, .. } = self.progress();
+        Ok(match start {
+            Start::Offset(offset) => {
+                if offset >= committed_offset && !linearizable {
+                    // As in `catch_up`.
+                    let asking = self.ask(self.end(true), Purpose::Reading);
+                    let _ = tokio::time::timeout(CATCH_UP_MAX, asking).await;
                 }
-                None => Err(failure),
-            },
-            (Err(failure), _) => Err(failure),
-        }
+                offset
+            }
+            Start::Timestamp(timestamp_ms) => {
+                // The answer has a record, which may be large.
+                let _turn = self.node.outlet.turn(false).await;
+                let start = Some(WireStart::TimestampMs(timestamp_ms));
+                let request = v1::ConsumeRequest { start, ..self.request(0, Duration::ZERO) };
+                let response = self.ask(request, Purpose::Reading).await?;
+                let first = response.records.first();
+                first.map_or(response.next_offset, |record| record.offset).max(start_offset)
+            }
+            Start::Earliest => start_offset,
+            Start::Latest => committed_offset,
+            Start::Last(count) => committed_offset.saturating_sub(count).max(start_offset),
+        })
     }
 
     async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, Failure> {
+        if offset == self.progress().committed_offset {
+            return Ok(Vec::new());
+        }
         let request = v1::ConsumeRequest {
             raw: true,
             max_bytes: u32::try_from(bytes_max.max(1)).unwrap_or(u32::MAX),
             ..self.request(offset, Duration::ZERO)
         };
-        let response = self.ask(request, Purpose::Requests).await?;
+        let response = self.ask(request, Purpose::Reading).await?;
         let (mut chunk, mut next_offset) = (Vec::with_capacity(response.batches.len()), offset);
         for raw in response.batches {
             let stored = stored(raw)?;
@@ -237,13 +240,32 @@ impl There {
                 // The sender is held here.
                 _changed = progress.changed() => continue,
             };
-            let end_offset = progress.borrow_and_update().committed_offset;
-            if end_offset <= offset {
-                self.ask(self.request(end_offset, FOLLOW_MAX), Purpose::Following).await?;
+            // Somebody may have heard of it meanwhile.
+            if !is_there(&progress.borrow_and_update()) {
+                self.follow().await?;
             }
             drop(following);
         }
         Ok(())
+    }
+
+    /// Asks for the next record that nobody here has heard of.
+    async fn follow(&self) -> Result<(), Failure> {
+        let request = self.request(self.progress().committed_offset, FOLLOW_MAX);
+        match self.ask(request, Purpose::following(self.remote.group)).await {
+            Ok(_) => Ok(()),
+            // It may be trimmed already.
+            Err(failure) => match range(&failure) {
+                Some(range) if self.remote.came_to(range) => Ok(()),
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// Where the log ends.
+    fn end(&self, linearizable: bool) -> v1::ConsumeRequest {
+        let start = Some(WireStart::Latest(true));
+        v1::ConsumeRequest { start, linearizable, ..self.request(0, Duration::ZERO) }
     }
 
     /// One record at an offset, or that there is none yet.
@@ -259,48 +281,41 @@ impl There {
         }
     }
 
-    /// What one of the nodes answers: the one that answered last, and if it fails, the next.
+    /// What one of the nodes answers: the one that answered last, and if it cannot, the next.
     async fn ask(
         &self,
         request: v1::ConsumeRequest,
         purpose: Purpose,
     ) -> Result<v1::ConsumeResponse, Failure> {
-        let (topic_id, peers) = self.node.cluster.replicas_elsewhere(&self.id)?;
-        if topic_id != self.remote.topic_id {
+        let (group, peers) = self.node.cluster.replicas_elsewhere(&self.id)?;
+        if group != self.remote.group {
             return Err(ReadError::Deleted(self.id.clone()).into());
         }
-        let mut failure = ReadError::NoLeader(self.id.clone()).into();
-        for _ in 0..peers.len() {
-            let turn = self.remote.turn.load(Ordering::Relaxed);
-            let asked = self.ask_peer(&peers[turn % peers.len()], request.clone(), purpose).await;
-            let goes_on = match &asked {
-                Ok(response) => {
-                    self.remote.came_to(Progress {
-                        start_offset: response.start_offset,
-                        committed_offset: response.committed_offset,
-                        ended: false,
-                    });
-                    purpose == Purpose::Requests || !response.records.is_empty()
+        let asked_last = match purpose {
+            Purpose::Following(_) => &self.remote.followed_at,
+            _ => &self.remote.read_at,
+        };
+        let first = asked_last.load(Ordering::Relaxed);
+        let mut nobody = ReadError::NoLeader(self.id.clone()).into();
+        for number in (0..peers.len()).map(|number| first.wrapping_add(number)) {
+            let peer = &peers[number % peers.len()];
+            match self.ask_peer(peer, request.clone(), purpose).await {
+                Ok(response) if self.is_behind(&request, &response) => {
+                    nobody = self.behind(request.offset);
                 }
-                Err(failure) => self.is_about_the_records(&request, failure),
-            };
-            if !goes_on {
-                let _ = self.remote.turn.compare_exchange(
-                    turn,
-                    turn.wrapping_add(1),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
-            }
-            match asked {
-                Err(of_peer) if !goes_on => failure = of_peer,
-                outcome => return outcome,
+                Ok(response) => {
+                    // Who has nothing new may be cut off from the others.
+                    let is_in_vain = response.records.is_empty();
+                    let moves_on = matches!(purpose, Purpose::Following(_)) && is_in_vain;
+                    let next = number.wrapping_add(usize::from(moves_on));
+                    asked_last.store(next, Ordering::Relaxed);
+                    return Ok(response);
+                }
+                Err(failure) if self.would_all_say(&request, &failure) => return Err(failure),
+                Err(failure) => nobody = self.of_one(failure, request.offset),
             }
         }
-        if failure.kind.reason == reason::UNKNOWN_OUTCOME {
-            failure.kind = &kinds::NO_LEADER;
-        }
-        Err(failure)
+        Err(nobody)
     }
 
     async fn ask_peer(
@@ -311,22 +326,32 @@ impl There {
     ) -> Result<v1::ConsumeResponse, Failure> {
         let patience = ANSWER_MAX + Duration::from_millis(request.wait_ms.into());
         let mut log = self.node.forwarder.log_for(peer, purpose)?;
-        match tokio::time::timeout(patience, log.consume(self.hops.next(request))).await {
-            Ok(answer) => Ok(answer.map_err(|status| Failure::of_peer(&status))?.into_inner()),
-            Err(_) => {
-                let message = format!("node {} did not answer", peer.node_id);
-                Err(Failure::new(&kinds::NO_LEADER, message))
-            }
-        }
+        let answer = tokio::time::timeout(patience, log.consume(self.hops.next(request))).await;
+        let answer = answer.map_err(|_| {
+            Failure::new(&kinds::NO_LEADER, format!("node {} did not answer", peer.node_id))
+        })?;
+        let response = answer.map_err(|status| Failure::of_peer(&status))?.into_inner();
+        let v1::ConsumeResponse { start_offset, committed_offset, .. } = response;
+        self.remote.came_to(Progress { start_offset, committed_offset, ended: false });
+        Ok(response)
     }
 
-    /// Whether every other replica would say the same.
-    fn is_about_the_records(&self, request: &v1::ConsumeRequest, failure: &Failure) -> bool {
+    /// Whether an answer has nothing where another replica has shown that there is something.
+    fn is_behind(&self, request: &v1::ConsumeRequest, response: &v1::ConsumeResponse) -> bool {
+        let is_empty = response.records.is_empty() && response.batches.is_empty();
+        is_empty && request.start.is_none() && request.offset < self.progress().committed_offset
+    }
+
+    fn behind(&self, offset: u64) -> Failure {
+        let message = format!("no replica of {} that answers has offset {offset} yet", self.id);
+        Failure::new(&kinds::NO_LEADER, message)
+    }
+
+    /// Whether the other replicas would say the same.
+    fn would_all_say(&self, request: &v1::ConsumeRequest, failure: &Failure) -> bool {
         match failure.kind.reason {
-            // What another has shown, this one may have yet to hear of.
             reason::OFFSET_OUT_OF_RANGE => {
-                let Progress { committed_offset, .. } = *self.remote.progress.borrow();
-                request.start.is_some() || request.offset > committed_offset
+                request.start.is_some() || request.offset > self.progress().committed_offset
             }
             reason::OFFSET_TRIMMED
             | reason::TOPIC_NOT_FOUND
@@ -336,17 +361,38 @@ impl There {
             _ => false,
         }
     }
+
+    /// What one who reads is told of the failure of one node, when all failed: reading again is
+    /// safe.
+    fn of_one(&self, mut failure: Failure, offset: u64) -> Failure {
+        match failure.kind.reason {
+            reason::OFFSET_OUT_OF_RANGE => return self.behind(offset),
+            reason::UNKNOWN_OUTCOME | reason::SHUTTING_DOWN => failure.kind = &kinds::NO_LEADER,
+            _ => {}
+        }
+        failure
+    }
 }
 
 impl Remote {
-    /// Never back: one replica may be behind another.
-    fn came_to(&self, seen: Progress) {
+    fn new(group: u64) -> Remote {
+        Remote {
+            group,
+            progress: watch::Sender::default(),
+            read_at: AtomicUsize::default(),
+            followed_at: AtomicUsize::default(),
+            following: sync::Mutex::default(),
+        }
+    }
+
+    /// Never back: one replica may be behind another. Whether it was news.
+    fn came_to(&self, seen: Progress) -> bool {
         self.progress.send_if_modified(|progress| {
             let start_offset = progress.start_offset.max(seen.start_offset);
             let committed_offset = progress.committed_offset.max(seen.committed_offset);
             let further = Progress { start_offset, committed_offset, ended: false };
             further != std::mem::replace(progress, further)
-        });
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is done to topics, here or by way of the node that can do it: for gRPC and HTTP alike.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(crate) async fn alter(
         return topic(sent_on(node, &peer, call).await?.topic);
     }
     let altered = node.cluster.alter_topic(&name, change(request.settings)).await?;
-    Ok(described_whole(node, &hops, &altered).await)
+    Ok(described(node, &altered))
 }
 
 /// Deletes a topic and all its records.
@@ -170,7 +171,7 @@ pub(crate) async fn seen_whole(node: &Node, asking: &Asking) -> Vec<v1::Topic> {
 }
 
 /// Fills in how the partitions are that have no replica here, as other nodes answer: about one
-/// topic, or all. What none of them answers stays 0.
+/// topic, or all. Of several, the one that is farthest; if none does, that is a fault.
 async fn completed(
     node: &Node,
     hops: &Hops,
@@ -180,18 +181,28 @@ async fn completed(
     if !hops.may_go_on() {
         return topics;
     }
-    let mut known = HashMap::new();
+    let mut known: HashMap<(String, i64, u32), v1::Partition> = HashMap::new();
     let asked = others_with(node, &topics).into_iter();
     let asked = asked.map(|peer| described_by(node.clone(), peer, hops.clone(), one.cloned()));
     for topic in futures_util::future::join_all(asked).await.into_iter().flatten().flatten() {
-        let v1::Topic { name, partitions, .. } = topic;
-        let there = partitions.into_iter().filter(is_known);
-        known.extend(there.map(|partition| ((name.clone(), partition.partition), partition)));
+        for there in topic.partitions.into_iter().filter(is_known) {
+            let key = (topic.name.clone(), topic.created_ms, there.partition);
+            match known.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(there)),
+                Entry::Occupied(mut other) => {
+                    if other.get().committed_offset < there.committed_offset {
+                        other.insert(there);
+                    }
+                }
+            }
+        }
     }
     for topic in &mut topics {
         for partition in topic.partitions.iter_mut().filter(|partition| !is_known(partition)) {
-            if let Some(there) = known.remove(&(topic.name.clone(), partition.partition)) {
-                *partition = there;
+            let key = (topic.name.clone(), topic.created_ms, partition.partition);
+            match known.remove(&key) {
+                Some(there) => *partition = there,
+                None => partition.fault = "no node that has a replica answers".to_owned(),
             }
         }
     }

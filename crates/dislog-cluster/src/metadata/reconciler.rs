@@ -55,8 +55,8 @@ pub(crate) enum Wake {
 #[derive(Default)]
 pub(crate) struct Partitions {
     open: RwLock<HashMap<PartitionId, Partition>>,
-    /// Told whenever one comes or goes, or has or lacks a leader.
-    pub(crate) readiness: watch::Sender<()>,
+    /// How often one came or went, or had or lacked a leader from then on.
+    pub(crate) readiness: watch::Sender<u64>,
 }
 
 impl Partitions {
@@ -75,7 +75,7 @@ impl Partitions {
 
     fn remove(&self, id: &PartitionId) {
         self.open.write().expect("nothing panics while it is locked").remove(id);
-        self.readiness.send_replace(());
+        self.readiness.send_modify(|changes| *changes += 1);
     }
 }
 

@@ -152,6 +152,19 @@ impl Partition {
         self.shared.led.subscribe()
     }
 
+    /// The Raft group of the partition: a number that is never used again.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        self.shared.group
+    }
+
+    /// Whether this replica votes: one that is still being sent what it lacks does not, nor one
+    /// that could not be opened.
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        self.shared.health().votes
+    }
+
     /// Whether this replica leads and takes appends.
     #[must_use]
     pub fn serves(&self) -> bool {

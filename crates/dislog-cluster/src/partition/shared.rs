@@ -21,7 +21,7 @@ pub(crate) struct Shared {
     /// Whether the partition has a leader that serves, as far as is known here.
     pub(crate) led: watch::Sender<bool>,
     /// Told when that changes, once the node serves the partition.
-    readiness: OnceLock<watch::Sender<()>>,
+    readiness: OnceLock<watch::Sender<u64>>,
     pub(crate) tally: Tally,
     health: Mutex<Health>,
 }
@@ -35,6 +35,8 @@ pub(crate) struct Health {
     pub(crate) leader: Option<u64>,
     /// Who belongs to the group, as far as it is committed here.
     pub(crate) membership: Membership,
+    /// Whether this replica votes in it.
+    pub(crate) votes: bool,
     /// The entry that brought that membership.
     pub(crate) membership_since: u64,
     /// Members that no longer have what they acknowledged, as their leader found out.
@@ -154,14 +156,14 @@ impl Shared {
     pub(crate) fn set_led(&self, led: bool) {
         let was_led = self.led.send_replace(led);
         if let Some(readiness) = self.readiness.get().filter(|_| was_led != led) {
-            readiness.send_replace(());
+            readiness.send_modify(|changes| *changes += 1);
         }
     }
 
     /// From now on, what changes is told to those who wait for whether the node is ready.
-    pub(crate) fn announce_to(&self, readiness: &watch::Sender<()>) {
+    pub(crate) fn announce_to(&self, readiness: &watch::Sender<u64>) {
         let _told_already = self.readiness.set(readiness.clone()).is_err();
-        readiness.send_replace(());
+        readiness.send_modify(|changes| *changes += 1);
     }
 
     /// Publishes that no more will come, and why.

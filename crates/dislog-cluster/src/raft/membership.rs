@@ -107,6 +107,9 @@ impl Group {
     pub(super) fn publish_membership(&mut self) {
         let (since, membership) = self.node.store().history().newest();
         let mut health = self.shared.health();
+        health.votes = [&membership.voters, &membership.voters_outgoing]
+            .iter()
+            .any(|voters| voters.contains(&self.node.raft.id));
         health.membership = membership.clone();
         health.membership_since = since;
         drop(health);

@@ -30,6 +30,8 @@ const HTTP: &str = "HTTP";
 enum Proof {
     /// The connection.
     Connection,
+    /// Another node, which sends on what they ask.
+    Node,
     /// A token of the cluster.
     Token { token_id: u64, ends_ms: Option<i64> },
     /// A JWT.
@@ -137,7 +139,7 @@ impl Asking {
     fn identify(&mut self, headers: &HeaderMap) -> Result<(), Failure> {
         if let Subject::Node(_) = &self.caller.subject {
             if let Some(name) = headers.get(ON_BEHALF) {
-                self.caller.subject = vouched(name)?;
+                (self.caller.subject, self.proof) = (vouched(name)?, Proof::Node);
             }
             return Ok(());
         }
@@ -273,7 +275,7 @@ impl Asking {
     fn guarded(&self, right: Option<(Action, String)>) -> Guard {
         let Some(changes) = &self.changes else { return Guard::none() };
         let ends_ms = match &self.proof {
-            Proof::Connection => None,
+            Proof::Connection | Proof::Node => None,
             Proof::Token { ends_ms, .. } => *ends_ms,
             Proof::Jwt { ends_ms, .. } => Some(*ends_ms),
         };
@@ -299,8 +301,8 @@ impl Asking {
     /// The connection is the caller's no more; or that of the node that has sent on what they ask,
     /// which is no fault of theirs.
     fn cut_off(&self, why: &str) -> Failure {
-        let kind = match &self.caller.subject {
-            Subject::Node(_) | Subject::Vouched(_) => &kinds::NO_LEADER,
+        let kind = match (&self.proof, &self.caller.subject) {
+            (Proof::Node, _) | (_, Subject::Node(_)) => &kinds::NO_LEADER,
             _ => &kinds::CERTIFICATE_ENDED,
         };
         Failure::new(kind, why)
@@ -309,7 +311,7 @@ impl Asking {
     /// Why a token is worth nothing any more; nothing if it is, or if there is none.
     fn why_disproved(&self) -> Option<&'static str> {
         match &self.proof {
-            Proof::Connection => None,
+            Proof::Connection | Proof::Node => None,
             Proof::Token { token_id, .. } if !self.node.cluster.has_token(*token_id) => {
                 Some("the token was revoked")
             }
@@ -373,8 +375,9 @@ impl Asking {
             access.denied.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%subject, %from, operation = self.operation, object, why, "denied");
         }
-        let is_known = matches!(subject, Subject::Node(_) | Subject::Vouched(_));
-        if !access.audit.is_on() || (is_known && outcome.is_ok()) {
+        let is_recorded =
+            matches!((&self.proof, subject), (Proof::Node, _) | (_, Subject::Node(_)));
+        if !access.audit.is_on() || (is_recorded && outcome.is_ok()) {
             return;
         }
         access.audit.record(Entry {
@@ -383,8 +386,8 @@ impl Asking {
             by: match (&self.proof, subject) {
                 (Proof::Token { .. }, _) => "token",
                 (Proof::Jwt { .. }, _) => "jwt",
+                (Proof::Node, _) | (Proof::Connection, Subject::Node(_)) => "node",
                 (Proof::Connection, Subject::Anonymous) => "nothing",
-                (Proof::Connection, Subject::Vouched(_) | Subject::Node(_)) => "node",
                 (Proof::Connection, _) => "certificate",
             },
             from: *from,

@@ -54,7 +54,7 @@ pub(crate) fn log(node: &Node) -> LogServer<LogService> {
 /// All other gRPC services of a node.
 pub(crate) fn router(node: &Node) -> Result<Router, Error> {
     let admin = AdminServer::new(admin::AdminService { node: node.clone() });
-    let health = HealthServer::new(health::HealthService { node: node.clone() });
+    let health = HealthServer::new(health::HealthService::new(node.clone()));
     let routes = Routes::new(admin)
         .add_service(health)
         .add_service(reflection().build_v1()?)

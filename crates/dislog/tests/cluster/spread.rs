@@ -122,6 +122,35 @@ fn every_node_answers_for_every_partition() {
     }
 }
 
+/// Of a topic that was deleted, nothing is read by the name of the one that came after it.
+#[test]
+fn a_topic_of_the_same_name_is_another_everywhere() {
+    let spread = Spread::start();
+    for (partition, number) in (0..PARTITIONS).zip(&spread.without) {
+        spread.add(*number, partition, "old").unwrap();
+        spread.add(*number, partition, "older").unwrap();
+        assert_eq!(spread.values(*number, partition, ""), ["old", "older"]);
+    }
+    spread.cluster.ok(&["topic", "delete", TOPIC, "--yes"]);
+    spread.cluster.ok(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]);
+    for partition in 0..PARTITIONS {
+        let end = Instant::now() + HANG;
+        while let Err(problem) = spread.add(spread.leaders[0], partition, "new") {
+            assert!(problem["retry"] == true && Instant::now() < end, "{problem}");
+        }
+        for number in 0..NODES {
+            let page = loop {
+                match spread.get(number, partition, "?linearizable=true") {
+                    (503, problem) => assert!(Instant::now() < end, "{problem}"),
+                    (_, page) => break page,
+                }
+            };
+            assert_eq!(page["records"][0]["value"], "new", "{page}");
+            assert_eq!(page["committed_offset"], 1, "{page}");
+        }
+    }
+}
+
 /// The end of the log is followed by way of a node without a replica, also while the nodes that
 /// have one fail.
 #[test]
@@ -161,14 +190,24 @@ fn the_end_is_followed_from_a_node_without_a_replica() {
     }
 }
 
-/// What a stream sends for a partition is there in that order, wherever its leader is.
+/// What a stream sends for a partition is there in that order, wherever its leader is and whichever
+/// node the stream is sent to.
 #[test]
 fn a_stream_for_several_partitions_keeps_the_order_of_each() {
-    const REQUESTS: u32 = 400;
     let spread = Spread::start();
+    // One keeps the stream and sends requests on; the other sends the stream on.
+    for number in [spread.leaders[0], spread.without[0]] {
+        a_stream_by(&spread, number);
+    }
+}
+
+fn a_stream_by(spread: &Spread, number: usize) {
+    const REQUESTS: u32 = 400;
     let runtime = Runtime::new().unwrap();
+    let ends = || [0, 1, 2, 3].map(|partition| spread.values(0, partition, "?limit=1000").len());
+    let before = ends();
     runtime.block_on(async {
-        let mut log = spread.log(spread.leaders[0]).await;
+        let mut log = spread.log(number).await;
         let requests = (0..REQUESTS).map(|number| v1::ProduceRequest {
             topic: TOPIC.to_owned(),
             partition: if number == 0 { 0 } else { 1 + number / 8 % 3 },
@@ -188,6 +227,7 @@ fn a_stream_for_several_partitions_keeps_the_order_of_each() {
     let mut count = 0;
     for partition in 0..PARTITIONS {
         let values = spread.values(0, partition, "?limit=1000");
+        let values = &values[before[partition as usize]..];
         let numbers: Vec<u32> = values.iter().map(|value| value.parse().unwrap()).collect();
         assert!(numbers.is_sorted(), "partition {partition}: {numbers:?}");
         count += numbers.len();
