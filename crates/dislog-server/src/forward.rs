@@ -16,6 +16,7 @@ use dislog_cluster::{Append, Appended, Peer};
 use dislog_proto::v1;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
+use dislog_tls::Carried;
 use dislog_types::PartitionId;
 use http::{HeaderMap, Uri};
 use hyper_util::rt::TokioIo;
@@ -210,7 +211,7 @@ impl Forwarder {
             let (security, address, of_last) =
                 (security.clone(), Arc::clone(&address), Arc::clone(&of_last));
             async move {
-                let (stream, pass) = security.dial_node(&address).await?;
+                let (stream, pass) = security.dial(&address, Carried::Requests).await?;
                 *of_last.lock().unwrap_or_else(PoisonError::into_inner) = pass;
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }

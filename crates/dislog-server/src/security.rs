@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dislog_tls::{Files, HandshakeError, Names, NodeTls, Shown, Stream, TlsError, Watched};
+use dislog_tls::{
+    Carried, Files, HandshakeError, Names, NodeTls, Shown, Stream, TlsError, Watched,
+};
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 
@@ -141,23 +143,17 @@ impl Security {
         Ok((stream, subject, pass))
     }
 
-    /// A connection to the node at `address` that carries frames.
-    pub(crate) async fn dial_peer(&self, address: &str) -> Result<(Stream, Pass), HandshakeError> {
-        let stream = TcpStream::connect(address).await?;
-        let Some(watched) = &self.tls else { return Ok((Stream::Plain(stream), Pass::default())) };
-        let replaced = watched.replaced();
-        let stream = Box::pin(watched.current().connect_peer(address, stream)).await?;
-        let pass = Pass::new(Shown::by_dialled(&stream, address)?, watched, replaced);
-        Ok((stream, pass))
-    }
-
-    /// A connection to the node at `address` that carries requests.
-    pub(crate) async fn dial_node(&self, address: &str) -> Result<(Stream, Pass), HandshakeError> {
+    /// A connection to the node at `address`.
+    pub(crate) async fn dial(
+        &self,
+        address: &str,
+        carried: Carried,
+    ) -> Result<(Stream, Pass), HandshakeError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let Some(watched) = &self.tls else { return Ok((Stream::Plain(stream), Pass::default())) };
         let replaced = watched.replaced();
-        let stream = Box::pin(watched.current().connect_forward(address, stream)).await?;
+        let stream = Box::pin(watched.current().connect(address, stream, carried)).await?;
         let pass = Pass::new(Shown::by_dialled(&stream, address)?, watched, replaced);
         Ok((stream, pass))
     }

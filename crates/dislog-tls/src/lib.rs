@@ -34,7 +34,7 @@ pub use client::ClientTls;
 pub use error::{HandshakeError, TlsError, refusal_in};
 pub use files::Files;
 pub use names::{Names, NodeRole};
-pub use node::NodeTls;
+pub use node::{Carried, NodeTls};
 pub use shown::Shown;
 pub use stream::Stream;
 pub use watch::Watched;

@@ -41,6 +41,15 @@ pub struct NodeTls {
     forward: Arc<ClientConfig>,
 }
 
+/// What one node sends another over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Frames of the protocol between nodes.
+    Frames,
+    /// Requests, over HTTP/2.
+    Requests,
+}
+
 impl NodeTls {
     /// Reads and checks the files.
     ///
@@ -116,28 +125,21 @@ impl NodeTls {
         checked.map_err(|error| describe(&error))
     }
 
-    /// Greets the node at `authority` (`host:port`), to send it frames.
+    /// Greets the node at `authority` (`host:port`).
     ///
     /// # Errors
     /// If one side refuses the other, or the connection breaks.
-    pub async fn connect_peer(
+    pub async fn connect(
         &self,
         authority: &str,
         stream: TcpStream,
+        carried: Carried,
     ) -> Result<Stream, HandshakeError> {
-        connect(Arc::clone(&self.peer), authority, stream).await
-    }
-
-    /// Greets the node at `authority` (`host:port`), to send it requests.
-    ///
-    /// # Errors
-    /// If one side refuses the other, or the connection breaks.
-    pub async fn connect_forward(
-        &self,
-        authority: &str,
-        stream: TcpStream,
-    ) -> Result<Stream, HandshakeError> {
-        connect(Arc::clone(&self.forward), authority, stream).await
+        let config = match carried {
+            Carried::Frames => &self.peer,
+            Carried::Requests => &self.forward,
+        };
+        connect(Arc::clone(config), authority, stream).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use dislog_tls::{HandshakeError, Stream, refusal_in};
+use dislog_tls::{Carried, HandshakeError, Stream, refusal_in};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -97,7 +97,7 @@ pub(super) async fn dial(
     patience: Duration,
 ) -> Result<Dialled, DialError> {
     let dialing = async {
-        let (mut stream, pass) = security.dial_peer(address).await?;
+        let (mut stream, pass) = security.dial(address, Carried::Frames).await?;
         set_options(stream.tcp()).map_err(DialError::Connect)?;
         let node_id = greet(&mut stream, hello, patience).await?;
         Ok(Dialled { stream, node_id, pass })
