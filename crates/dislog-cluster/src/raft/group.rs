@@ -177,7 +177,7 @@ impl Group {
             self.stop(Fault::Damaged(lost));
             return;
         }
-        self.losses.look_at_peer(&self.node.raft, &message);
+        self.losses.notice(&self.node.raft, &message);
         self.notice(&message);
         let Some(message) = message.into_raft() else { return };
         // The core panics over messages that no sound peer sends; they must not end the node.
@@ -523,7 +523,8 @@ impl Group {
 
     pub(super) fn send(&self, messages: Vec<Message>, rim: &mut Rim) {
         for message in messages {
-            if let Some(message) = PeerMessage::from_raft(self.number(), message) {
+            if let Some(mut message) = PeerMessage::from_raft(self.number(), message) {
+                self.losses.stamp(&self.node.raft, &mut message);
                 let parts = message.split(MESSAGE_BYTES_MAX).into_iter();
                 parts.for_each(|part| rim.transport.send(part));
             }

@@ -3,6 +3,7 @@
 use super::driver::Input;
 use super::membership::Target;
 use super::test_world::{LONG_MS, NODES, World};
+use super::transport::{PeerMessage, PeerMessageKind};
 
 const GROUP: u64 = 9;
 
@@ -76,4 +77,60 @@ fn nobody_is_let_go_whom_the_others_could_not_do_without() {
     world.run_for(LONG_MS);
     assert_eq!(voters(&world), 2);
     world.appended_everywhere(GROUP);
+}
+
+/// The leader of a group, and a follower that has acknowledged some entries and is cut off now.
+fn cut_off(world: &mut World) -> (u64, u64) {
+    let leader = world.leader(GROUP);
+    let follower = NODES.into_iter().find(|node| *node != leader).unwrap();
+    for _ in 0..5 {
+        world.appended_everywhere(GROUP);
+    }
+    world.isolate(follower);
+    world.run_for(LONG_MS);
+    (leader, follower)
+}
+
+fn said(world: &mut World, (leader, follower): (u64, u64), message: PeerMessage) -> Vec<u64> {
+    let term = world.nodes[&leader].shared[&GROUP].health().term;
+    let message = PeerMessage { group: GROUP, from: follower, to: leader, term, ..message };
+    world.nodes[&leader].inputs.send(Input::Message(message)).unwrap();
+    // Keeps it from resting: time passes for it.
+    let _answer = world.append(leader, GROUP);
+    world.run_for(300);
+    world.nodes[&leader].shared[&GROUP].health().lost.clone()
+}
+
+#[test]
+fn refusals_that_come_late_accuse_nobody() {
+    let mut world = World::new();
+    let nodes = cut_off(&mut world);
+    for raft_index in 2..6 {
+        let refusal = PeerMessage {
+            kind: PeerMessageKind::AppendResponse.into(),
+            reject: true,
+            raft_index,
+            reject_hint: 1,
+            ..PeerMessage::default()
+        };
+        assert_eq!(said(&mut world, nodes, refusal.clone()), [0; 0]);
+        assert_eq!(said(&mut world, nodes, refusal), [0; 0]);
+    }
+}
+
+#[test]
+fn whose_log_ends_before_what_it_acknowledged_is_found_out() {
+    let mut world = World::new();
+    let nodes = cut_off(&mut world);
+    let answer = |leader_ticks, last_raft_index| PeerMessage {
+        kind: PeerMessageKind::HeartbeatResponse.into(),
+        leader_ticks,
+        last_raft_index,
+        ..PeerMessage::default()
+    };
+    // Of an older heartbeat; one that a node of an older version answers.
+    assert_eq!(said(&mut world, nodes, answer(1, 1)), [0; 0]);
+    assert_eq!(said(&mut world, nodes, answer(0, 0)), [0; 0]);
+    assert_eq!(said(&mut world, nodes, answer(1_000_000, 100)), [0; 0]);
+    assert_eq!(said(&mut world, nodes, answer(1_000_001, 1)), [nodes.1]);
 }

@@ -5,11 +5,11 @@
 //! it acknowledged may have been committed by that; it is given up, and another takes its place.
 //!
 //! Two see it. The replica itself: its leader's heartbeat names as committed, and as had by this
-//! replica, what it does not have. And the leader: the replica refuses an append for lack of an
-//! entry that it acknowledged in this very term, and does so again and again, for a single refusal
-//! may have been on its way since before.
+//! replica, what it does not have. And the leader: a replica's answer to a heartbeat says where its
+//! log ends, and that is before what it had acknowledged when the heartbeat was sent. Nothing that
+//! was on its way shows that, however late it comes or how often.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use raft::{Raft, StateRole};
 
@@ -17,22 +17,24 @@ use super::group::Group;
 use super::storage::LogStorage;
 use super::transport::{PeerMessage, PeerMessageKind};
 
-/// How many refusals, each in a tick of its own, are proof.
-const REFUSALS: u32 = 3;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// By replica: what it had acknowledged, the tick of its last refusal, and how many there were.
-    refusals: HashMap<u64, Refusals>,
+    /// The time of this replica, in ticks; never 0 when something is sent.
     ticks: u64,
+    /// Of the leader of this term: the newest time that its heartbeats have shown.
+    heard: (u64, u64),
+    /// What other replicas have acknowledged to this one in this term.
+    acknowledged: HashMap<u64, Acknowledged>,
+    term: u64,
+    lost: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Refusals {
-    matched: u64,
+struct Acknowledged {
+    raft_index: u64,
+    /// When that was known.
     tick: u64,
-    count: u32,
 }
 
 impl Losses {
@@ -49,38 +51,57 @@ impl Losses {
         })
     }
 
-    /// Takes note if the message shows that a follower lost something.
-    pub(super) fn look_at_peer(&mut self, raft: &Raft<LogStorage>, message: &PeerMessage) {
-        let refusal = message.kind() == PeerMessageKind::AppendResponse && message.reject;
-        if raft.state != StateRole::Leader || message.term != raft.term || !refusal {
+    /// Takes note of a leader's time, and of what a follower no longer has.
+    pub(super) fn notice(&mut self, raft: &Raft<LogStorage>, message: &PeerMessage) {
+        match message.kind() {
+            PeerMessageKind::Heartbeat => {
+                self.heard = self.heard.max((message.term, message.leader_ticks));
+            }
+            PeerMessageKind::HeartbeatResponse
+                if raft.state == StateRole::Leader && message.term == raft.term =>
+            {
+                self.compare(raft, message);
+            }
+            _ => {}
+        }
+    }
+
+    fn compare(&mut self, raft: &Raft<LogStorage>, answer: &PeerMessage) {
+        if self.term != raft.term {
+            self.term = raft.term;
+            self.acknowledged.clear();
+            self.lost.clear();
+        }
+        let Some(progress) = raft.prs().get(answer.from) else { return };
+        let now = Acknowledged { raft_index: progress.matched, tick: self.ticks };
+        let known = self.acknowledged.entry(answer.from).or_insert(now);
+        if answer.leader_ticks <= known.tick {
+            // It says nothing of what was acknowledged since.
             return;
         }
-        let Some(matched) = raft.prs().get(message.from).map(|progress| progress.matched) else {
-            return;
-        };
-        if message.reject_hint >= matched {
-            return;
-        }
-        let now = Refusals { matched, tick: self.ticks, count: 1 };
-        let known = self.refusals.entry(message.from).or_insert(now);
-        if known.matched != matched {
+        if answer.last_raft_index < known.raft_index {
+            self.lost.insert(answer.from);
+        } else {
             *known = now;
-        } else if known.tick != self.ticks {
-            known.tick = self.ticks;
-            known.count += 1;
+        }
+    }
+
+    /// Puts the time into a heartbeat, and into the answer to one the time that was heard and where
+    /// the log ends.
+    pub(super) fn stamp(&self, raft: &Raft<LogStorage>, message: &mut PeerMessage) {
+        match message.kind() {
+            PeerMessageKind::Heartbeat => message.leader_ticks = self.ticks,
+            PeerMessageKind::HeartbeatResponse if self.heard.0 == message.term => {
+                message.leader_ticks = self.heard.1;
+                message.last_raft_index = raft.raft_log.last_index();
+            }
+            _ => {}
         }
     }
 
     /// Nothing speaks for a loss.
     pub(super) fn is_empty(&self) -> bool {
-        self.refusals.is_empty()
-    }
-
-    fn lost(&self) -> Vec<u64> {
-        let proven = self.refusals.iter().filter(|(_, refusals)| refusals.count >= REFUSALS);
-        let mut lost: Vec<u64> = proven.map(|(replica, _)| *replica).collect();
-        lost.sort_unstable();
-        lost
+        self.lost.is_empty()
     }
 }
 
@@ -88,10 +109,12 @@ impl Group {
     /// Some time passed: what was found out is told to the rest of the node.
     pub(super) fn losses_tick(&mut self) {
         self.losses.ticks += 1;
-        if self.node.raft.state != StateRole::Leader {
-            self.losses.refusals.clear();
-        }
-        let lost = self.losses.lost();
+        let raft = &self.node.raft;
+        let is_member =
+            |replica: &u64| raft.state == StateRole::Leader && raft.prs().get(*replica).is_some();
+        self.losses.acknowledged.retain(|replica, _| is_member(replica));
+        self.losses.lost.retain(is_member);
+        let lost: Vec<u64> = self.losses.lost.iter().copied().collect();
         let mut health = self.shared.health();
         if health.lost != lost {
             health.lost = lost;

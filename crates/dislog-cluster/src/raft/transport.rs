@@ -64,6 +64,12 @@ pub(crate) struct PeerMessage {
     pub(crate) snapshot: Option<PeerSnapshot>,
     #[prost(uint64, tag = "16")]
     pub(crate) request_snapshot: u64,
+    /// In a heartbeat, the leader's time; in the answer, the newest that was heard. 0 if not said.
+    #[prost(uint64, tag = "17")]
+    pub(crate) leader_ticks: u64,
+    /// In the answer to a heartbeat, where the log ends.
+    #[prost(uint64, tag = "18")]
+    pub(crate) last_raft_index: u64,
 }
 
 /// One entry in a message.
@@ -176,6 +182,8 @@ impl PeerMessage {
             priority: message.priority,
             snapshot: snapshot.filter(|_| kind == PeerMessageKind::Snapshot),
             request_snapshot: message.request_snapshot,
+            leader_ticks: 0,
+            last_raft_index: 0,
         })
     }
 
