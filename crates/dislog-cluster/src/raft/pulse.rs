@@ -353,8 +353,9 @@ impl Peer {
         !self.is_known && is_silent
     }
 
+    /// Groups that may rest with it. Those that it was refused may have been told to do so since.
     fn covered(&self) -> impl Iterator<Item = u64> + '_ {
-        self.theirs.keys().copied().filter(|group| !self.refused.contains(group))
+        self.theirs.keys().copied()
     }
 
     fn listed(&self) -> Vec<u64> {

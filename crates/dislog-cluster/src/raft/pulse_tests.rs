@@ -99,6 +99,17 @@ fn a_silent_node_is_missed_once_by_who_followed_and_who_led_it() {
     assert!(news.came);
 }
 
+/// A group that refused to rest may have come to rest since, before the node has heard so.
+#[test]
+fn a_silent_node_is_missed_by_those_that_refused_it_too() {
+    let (mut a, mut b) = two();
+    a.list(B, 7, AT);
+    exchange(&mut a, &mut b, 400);
+    exchange(&mut a, &mut b, 600);
+    b.refuse(A, 7);
+    assert_eq!(b.lost(600 + SILENCE_MS), [Lost { node: A, covered: vec![7], listed: Vec::new() }]);
+}
+
 #[test]
 fn whoever_is_heard_and_does_not_hear_is_out_of_contact() {
     let (mut a, mut b) = two();

@@ -172,6 +172,8 @@ impl Group {
             return false;
         }
         self.rest.state = State::Covered { node, leader, term: position.term };
+        // That it woke a moment ago, and rested with an older list, is over.
+        self.rest.woke.take_if(|woke| matches!(woke, Woke::Follower(_)));
         true
     }
 
