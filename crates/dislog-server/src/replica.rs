@@ -93,22 +93,27 @@ impl Replica {
     /// The offset of a start. Linearizable: of what was acknowledged before the call, everything
     /// is seen.
     pub(crate) async fn offset_of(&self, start: Start, linearizable: bool) -> Result<u64, Failure> {
-        let partition = match self {
-            Replica::Here(partition) => partition,
-            Replica::There(there) => return there.offset_of(start, linearizable).await,
-        };
-        if linearizable {
-            partition.linearize().await?;
-        } else if let Start::Offset(offset) = start {
-            catch_up(partition, offset).await;
+        match self {
+            Replica::Here(partition) if linearizable => partition.linearize().await?,
+            Replica::Here(partition) => {
+                if let Start::Offset(offset) = start {
+                    catch_up(partition, offset).await;
+                }
+            }
+            Replica::There(there) => there.look(start, linearizable).await?,
         }
-        let Progress { start_offset, committed_offset, .. } = partition.progress();
-        Ok(match start {
-            Start::Offset(offset) => offset,
-            Start::Timestamp(timestamp_ms) => partition.offset_at(timestamp_ms).await?,
-            Start::Earliest => start_offset,
-            Start::Latest => committed_offset,
-            Start::Last(count) => committed_offset.saturating_sub(count).max(start_offset),
+        let Progress { start_offset, committed_offset, .. } = self.progress();
+        Ok(match (start, self) {
+            (Start::Offset(offset), _) => offset,
+            (Start::Timestamp(timestamp_ms), Replica::Here(partition)) => {
+                partition.offset_at(timestamp_ms).await?
+            }
+            (Start::Timestamp(timestamp_ms), Replica::There(there)) => {
+                there.offset_at(timestamp_ms).await?.max(start_offset)
+            }
+            (Start::Earliest, _) => start_offset,
+            (Start::Latest, _) => committed_offset,
+            (Start::Last(count), _) => committed_offset.saturating_sub(count).max(start_offset),
         })
     }
 
@@ -181,31 +186,27 @@ impl There {
         *self.remote.progress.borrow()
     }
 
-    async fn offset_of(&self, start: Start, linearizable: bool) -> Result<u64, Failure> {
+    /// Finds out how far the partition has come, far enough for a start there.
+    async fn look(&self, start: Start, linearizable: bool) -> Result<(), Failure> {
         self.ask(self.end(linearizable), Purpose::Reading).await?;
-        let Progress { start_offset, committed_offset, .. } = self.progress();
-        Ok(match start {
-            Start::Offset(offset) => {
-                if offset >= committed_offset && !linearizable {
-                    // As in `catch_up`.
-                    let asking = self.ask(self.end(true), Purpose::Reading);
-                    let _ = tokio::time::timeout(CATCH_UP_MAX, asking).await;
-                }
-                offset
-            }
-            Start::Timestamp(timestamp_ms) => {
-                // The answer has a record, which may be large.
-                let _turn = self.node.outlet.turn(false).await;
-                let start = Some(WireStart::TimestampMs(timestamp_ms));
-                let request = v1::ConsumeRequest { start, ..self.request(0, Duration::ZERO) };
-                let response = self.ask(request, Purpose::Reading).await?;
-                let first = response.records.first();
-                first.map_or(response.next_offset, |record| record.offset).max(start_offset)
-            }
-            Start::Earliest => start_offset,
-            Start::Latest => committed_offset,
-            Start::Last(count) => committed_offset.saturating_sub(count).max(start_offset),
-        })
+        let is_beyond =
+            matches!(start, Start::Offset(offset) if offset >= self.progress().committed_offset);
+        if is_beyond && !linearizable {
+            // As in `catch_up`.
+            let asking = self.ask(self.end(true), Purpose::Reading);
+            let _ = tokio::time::timeout(CATCH_UP_MAX, asking).await;
+        }
+        Ok(())
+    }
+
+    /// The first offset at or after a time.
+    async fn offset_at(&self, timestamp_ms: i64) -> Result<u64, Failure> {
+        // The answer has a record, which may be large.
+        let _turn = self.node.outlet.turn(false).await;
+        let start = Some(WireStart::TimestampMs(timestamp_ms));
+        let request = v1::ConsumeRequest { start, ..self.request(0, Duration::ZERO) };
+        let response = self.ask(request, Purpose::Reading).await?;
+        Ok(response.records.first().map_or(response.next_offset, |record| record.offset))
     }
 
     async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, Failure> {
