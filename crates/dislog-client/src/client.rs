@@ -15,7 +15,7 @@ use crate::connection::{Connection, Connections, Servers};
 use crate::consumer::{Consumer, ConsumerOptions, Start};
 use crate::directory::Address;
 use crate::producer::{Producer, ProducerOptions};
-use crate::retry::{Backoff, Failure, Repeat, Verdict};
+use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 use crate::{AccessToken, Error, NodeClient, Record};
 
 /// How a client behaves.
@@ -249,7 +249,7 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let after = self.shared.options.request_timeout;
-        let deadline = Instant::now() + after;
+        let deadline = later(Instant::now(), after);
         let mut backoff = Backoff::default();
         let mut failed = None;
         loop {

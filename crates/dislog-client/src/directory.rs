@@ -245,17 +245,17 @@ impl Directory {
         }
     }
 
-    /// Where a consumer reads next, `avoid` only if there is nobody else.
+    /// Where a consumer reads next; those to `avoid`, of which it read the last before, only if
+    /// there is nobody else.
     pub(crate) fn reads_from(
         &mut self,
         now: Instant,
         place: &Place,
         wish: ReadFrom,
-        avoid: Option<&str>,
+        avoid: &[Address],
     ) -> Address {
         let is_leader = |address: &&Address| place.leader.as_ref() == Some(*address);
-        let good =
-            |address: &&Address| avoid != Some(&***address) && !self.is_suspect(now, address);
+        let good = |address: &&Address| !avoid.contains(address) && !self.is_suspect(now, address);
         let wished: Vec<&Address> = match wish {
             ReadFrom::Followers => {
                 place.replicas.iter().filter(|address| !is_leader(address)).filter(good).collect()
@@ -268,7 +268,8 @@ impl Directory {
         let chosen = wished.get(turn.checked_rem(wished.len()).unwrap_or(0)).copied();
         let chosen = chosen.or_else(of_any).cloned();
         self.turn = turn.wrapping_add(1);
-        chosen.unwrap_or_else(|| self.any(now, avoid).swap_remove(0))
+        let last = avoid.last().map(|address| &**address);
+        chosen.unwrap_or_else(|| self.any(now, last).swap_remove(0))
     }
 
     fn is_suspect(&self, now: Instant, address: &str) -> bool {
@@ -379,16 +380,21 @@ mod tests {
         let now = Instant::now();
         let mut directory = given(&["a:1"]);
         let place = learnt(&mut directory, now, "b:1");
-        let mut read = |wish, avoid| directory.reads_from(now, &place, wish, avoid).to_string();
-        let followers: Vec<String> = (0..4).map(|_| read(ReadFrom::Followers, None)).collect();
+        let mut read = |wish, avoid: &[&str]| {
+            let avoid: Vec<Address> = avoid.iter().map(|address| Address::from(*address)).collect();
+            directory.reads_from(now, &place, wish, &avoid).to_string()
+        };
+        let followers: Vec<String> = (0..4).map(|_| read(ReadFrom::Followers, &[])).collect();
         assert_eq!(followers, ["a:1", "c:1", "a:1", "c:1"]);
-        let any: Vec<String> = (0..3).map(|_| read(ReadFrom::Any, None)).collect();
+        let any: Vec<String> = (0..3).map(|_| read(ReadFrom::Any, &[])).collect();
         assert_eq!(any, ["b:1", "c:1", "a:1"]);
-        assert_eq!(read(ReadFrom::Leader, None), "b:1");
-        assert_eq!(read(ReadFrom::Followers, Some("a:1")), "c:1");
-        assert_ne!(read(ReadFrom::Leader, Some("b:1")), "b:1");
+        assert_eq!(read(ReadFrom::Leader, &[]), "b:1");
+        assert_eq!(read(ReadFrom::Followers, &["a:1"]), "c:1");
+        assert_ne!(read(ReadFrom::Leader, &["b:1"]), "b:1");
+        assert_eq!(read(ReadFrom::Followers, &["c:1", "a:1"]), "b:1");
+        assert_eq!(read(ReadFrom::Leader, &["b:1", "c:1"]), "a:1");
         ["a:1", "c:1"].iter().for_each(|address| directory.failed(now, address));
-        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::Followers, None), "b:1");
+        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::Followers, &[]), "b:1");
     }
 
     #[test]
@@ -396,8 +402,9 @@ mod tests {
         let now = Instant::now();
         let mut directory = given(&["a:1", "b:1"]);
         let place = Place::unknown("a:1".into());
-        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::default(), None), "a:1");
-        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::default(), Some("a:1")), "b:1");
+        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::default(), &[]), "a:1");
+        let avoid = ["a:1".into()];
+        assert_eq!(&*directory.reads_from(now, &place, ReadFrom::default(), &avoid), "b:1");
     }
 
     #[test]

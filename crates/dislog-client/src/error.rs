@@ -73,7 +73,7 @@ pub enum Error {
         /// How many there are.
         partitions: u32,
     },
-    /// The producer was closed before this record was sent.
+    /// The producer was closed, or its runtime ended, before this record was sent.
     #[error("the producer is closed")]
     Closed,
     /// An earlier record was not delivered, so this one was not appended: there are no holes in
@@ -127,7 +127,7 @@ pub enum Error {
         actual: Option<u64>,
     },
     /// The offset is outside the log.
-    #[error("offset {offset} is outside {id}, which has offsets {earliest} to {latest}")]
+    #[error("offset {offset} is outside {id}, which begins at {earliest} and ends before {latest}")]
     OutOfRange {
         /// The partition.
         id: PartitionId,

@@ -74,6 +74,6 @@ pub use directory::ReadFrom;
 pub use dislog_tls::{ClientTls, Files, TlsError};
 pub use dislog_types::{Compression, Header, PartitionId, Record, TopicName};
 pub use error::{Error, Outcome};
-pub use node::{NodeClient, RawBatch, RawPage, Replica};
+pub use node::{NodeClient, RawBatch, RawPage, Replica, Replicas};
 pub use producer::{Delivered, Delivery, Producer, ProducerOptions};
 pub use router::partition_of_key;

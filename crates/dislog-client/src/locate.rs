@@ -55,7 +55,8 @@ impl Client {
             asked.iter().map(|server| self.ask(id, server)).collect();
         let mut best: Option<Place> = None;
         let mut last = Failure::broken("no server is known");
-        let mut until = Instant::now() + ASK_TIMEOUT;
+        // Each question ends by itself in half of that.
+        let mut until = Instant::now() + 2 * ASK_TIMEOUT;
         while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
             match answer {
                 Err(failure) => last = failure,

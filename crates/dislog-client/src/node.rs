@@ -50,6 +50,15 @@ pub struct Replica {
     pub fault: Option<String>,
 }
 
+/// The replicas of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Those of topics that this client has a right to see, and of the metadata.
+    pub seen: Vec<Replica>,
+    /// How many more there are.
+    pub hidden: u32,
+}
+
 /// Batches of a partition, whole and as they are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawPage {
@@ -110,11 +119,12 @@ impl NodeClient {
     ///
     /// # Errors
     /// [`Error::Timeout`] if it does not answer.
-    pub async fn describe_replicas(&self) -> Result<Vec<Replica>, Error> {
+    pub async fn describe_replicas(&self) -> Result<Replicas, Error> {
         let mut admin = self.connection.admin();
         let call = admin.describe_replicas(v1::DescribeReplicasRequest {});
         let answer = self.ask("describing replicas", &whole_topic(None), None, call).await?;
-        Ok(answer.replicas.into_iter().map(Replica::from).collect())
+        let seen = answer.replicas.into_iter().map(Replica::from).collect();
+        Ok(Replicas { seen, hidden: answer.hidden })
     }
 
     /// Committed batches of the node's replica from that which has `offset` on: about `bytes_max`,

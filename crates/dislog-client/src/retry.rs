@@ -21,6 +21,7 @@ use std::time::Duration;
 use dislog_proto::reason;
 use dislog_tls::refusal_in;
 use dislog_types::PartitionId;
+use tokio::time::Instant;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt;
 
@@ -126,6 +127,16 @@ impl Failure {
         matches!(reason, Some(reason::OFFSET_OUT_OF_RANGE | reason::TOPIC_NOT_FOUND))
     }
 
+    /// Whether a server says that its records are damaged, which those of another need not be.
+    pub(crate) fn is_of_damage(&self) -> bool {
+        self.reason.as_deref() == Some(reason::DAMAGED)
+    }
+
+    /// Whether nothing left this side.
+    pub(crate) fn is_not_sent(&self) -> bool {
+        self.reason.is_none() && self.not_connected
+    }
+
     /// What happened, in one line.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -152,7 +163,9 @@ impl Failure {
                 | Code::Internal
                 | Code::Cancelled
                 | Code::Aborted
-                | Code::DeadlineExceeded => uncertain(repeat),
+                | Code::DeadlineExceeded
+                // HTTP/2's ENHANCE_YOUR_CALM ends a connection with calls under way.
+                | Code::ResourceExhausted => uncertain(repeat),
                 _ => Verdict::Fail,
             },
         }
@@ -235,6 +248,12 @@ fn is_connect_error(status: &Status) -> bool {
     false
 }
 
+/// So much later; in 30 years if that is too far away to be counted.
+pub(crate) fn later(from: Instant, wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+    from.checked_add(wait).unwrap_or_else(|| from + NEVER)
+}
+
 /// Waits that grow from failure to failure, each with a random part so that clients do not return
 /// all at once.
 #[derive(Clone, Debug, Default)]
@@ -306,7 +325,8 @@ mod tests {
 
     #[test]
     fn without_a_reason_the_code_decides() {
-        for code in [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled] {
+        use Code::{Cancelled, Internal, ResourceExhausted, Unavailable, Unknown};
+        for code in [Unavailable, Unknown, Internal, Cancelled, ResourceExhausted] {
             let failure = Failure::new(&Status::new(code, "gone"));
             assert_eq!(failure.verdict(Repeat::Harmless), Verdict::Retry { nothing_done: false });
             assert_eq!(failure.verdict(Repeat::Doubles), Verdict::FailUnknown);

@@ -44,7 +44,9 @@ pub use metadata::tokens::{TOKEN_NAME_BYTES_MAX, TOKENS_MAX, Token, TokenDigest}
 pub use partition::{
     Append, Appended, Counters, Partition, PendingAppend, Progress, Status, StoredBatch,
 };
-pub use peers::{Network, NoNetwork, PEER_FRAME_BYTES_MAX, Peer, PeerFrame, PeerFrameError};
+pub use peers::{
+    Network, NoNetwork, PEER_FRAME_BYTES_MAX, Peer, PeerFrame, PeerFrameError, count_parts,
+};
 pub use settings::{
     Config, DISK_HEADROOM_BYTES, Discovery, REPLACE_AFTER_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Topic, TopicChange, TopicSettings,

@@ -133,6 +133,7 @@ pub(crate) async fn submit(
     match node.place(topic, partition, &hops).await? {
         Place::Here(partition) => Ok(Pending::Here(partition.submit(append).await?)),
         Place::There(id, peer) => {
+            let append = node.forwarder.admit(append, node.request_timeout()).await?;
             // A task, because an append is not cancelled with the request that carries it.
             let sending = forward::append(node.clone(), peer, hops, id, append);
             Ok(Pending::There(tokio::spawn(sending)))
@@ -155,12 +156,15 @@ pub(crate) async fn outcome(
     };
     match tokio::time::timeout(node.request_timeout(), outcome).await {
         Ok(outcome) => outcome.map_err(|failure| failure.of_idempotent(idempotent)),
-        Err(_) => {
-            let limit_ms = node.config.request_timeout_ms;
-            let message = format!("the append was not acknowledged within {limit_ms} ms");
-            Err(Failure::new(&kinds::UNKNOWN_OUTCOME, message).of_idempotent(idempotent))
-        }
+        Err(_) => Err(not_acknowledged(node).of_idempotent(idempotent)),
     }
+}
+
+/// An append took longer than a request may.
+pub(crate) fn not_acknowledged(node: &Node) -> Failure {
+    let limit_ms = node.config.request_timeout_ms;
+    let message = format!("the append was not acknowledged within {limit_ms} ms");
+    Failure::new(&kinds::UNKNOWN_OUTCOME, message)
 }
 
 fn wire_records(records: Vec<v1::Record>) -> Result<Vec<Record>, Failure> {

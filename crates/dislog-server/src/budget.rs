@@ -488,9 +488,20 @@ mod tests {
         http_body_util::StreamBody::new(Box::pin(body))
     }
 
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// What comes of waiting in vain, which must take as long as it may.
+    async fn in_vain<T>(waiting: impl Future<Output = T>) -> T {
+        let begun = tokio::time::Instant::now();
+        let outcome = waiting.await;
+        let waited = begun.elapsed();
+        assert!(waited.abs_diff(TIMEOUT) <= Duration::from_millis(1), "{waited:?}");
+        outcome
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_waits_until_the_handler_of_another_is_done() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         let data = |bytes| message(bytes)[..10].to_vec();
         let (mut first, handler) =
             Budgeted::new(unfinished(data(600)), budget.clone(), Messages::One, 1_000);
@@ -501,18 +512,18 @@ mod tests {
         drop(handler);
         assert!(second.frame().await.unwrap().is_ok());
         // The rest of it never comes.
-        let error = second.frame().await.unwrap().unwrap_err();
+        let error = in_vain(second.frame()).await.unwrap().unwrap_err();
         let status = error.downcast::<Status>().unwrap();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_waits_in_vain_is_refused() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         let _all = budget.take(Class::Small, 1_000).await.unwrap();
         let (mut body, _) =
             Budgeted::new(unfinished(message(1)), budget.clone(), Messages::One, 1_000);
-        let error = body.frame().await.unwrap().unwrap_err();
+        let error = in_vain(body.frame()).await.unwrap().unwrap_err();
         let status = error.downcast::<Status>().unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         // Large requests have a budget of their own.
@@ -521,7 +532,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_is_too_large_ends_the_body_behind_those_before_it() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         let (before, large) = (message(10), message(101));
         for cut in 0..=PREFIX_BYTES {
             let data = [&before[..], &large[..cut]].concat();
@@ -547,7 +558,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_message_has_to_end_in_time() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         // Whole, but the end of the request is kept back; and nothing at all.
         for data in [message(600), Vec::new()] {
             let (mut body, handler) =
@@ -556,7 +567,8 @@ mod tests {
             let held = 1_000 - free(&budget);
             assert!(body.frame().now_or_never().is_none());
             assert_eq!(1_000 - free(&budget), held, "the handler still has it");
-            let status = body.frame().await.unwrap().unwrap_err().downcast::<Status>().unwrap();
+            let error = in_vain(body.frame()).await.unwrap().unwrap_err();
+            let status = error.downcast::<Status>().unwrap();
             assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
             drop((body, handler));
             assert_eq!(free(&budget), 1_000);
@@ -565,7 +577,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_at_rest_holds_nothing_and_may_rest() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         let (mut body, _handler) =
             Budgeted::new(unfinished(message(600)), budget.clone(), Messages::Stream, 1_000);
         assert!(body.frame().await.unwrap().is_ok());
@@ -578,14 +590,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_client_has_all_of_it() {
         let all = 8 * OF_CLIENT_BYTES_MIN;
-        let budget = Budget::new(all as u64, Duration::from_secs(1));
+        let budget = Budget::new(all as u64, TIMEOUT);
         let (greedy, other) = (budget.of_client(), budget.of_client());
         let mut taken = Vec::new();
         while let Some(share) = greedy.try_take(Class::Large, OF_CLIENT_BYTES_MIN) {
             taken.push(share);
         }
         assert_eq!(taken.len(), 8 / OF_CLIENT_ONE_IN);
-        assert!(greedy.take(Class::Large, 1).await.is_err());
+        assert!(in_vain(greedy.take(Class::Large, 1)).await.is_err());
         assert!(other.take(Class::Large, OF_CLIENT_BYTES_MIN).await.is_ok());
         taken[0].shrink_to(10);
         let more = greedy.take(Class::Large, OF_CLIENT_BYTES_MIN - 10).await.unwrap();
@@ -597,13 +609,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answers_that_are_not_taken_keep_their_client_waiting() {
-        let budget = Budget::new(1_000, Duration::from_secs(1));
+        let budget = Budget::new(1_000, TIMEOUT);
         let (greedy, other) = (budget.of_client(), budget.of_client());
         let answer = greedy.answer(ANSWER_BYTES_MAX).await.unwrap().hold(vec![7; 10]);
         assert_eq!(answer, &[7; 10][..]);
         let piece = answer.slice(3..4);
         drop(answer);
-        assert!(greedy.answer(ANSWER_BYTES_MAX).await.is_err(), "a piece of it is on its way");
+        let refused = in_vain(greedy.answer(ANSWER_BYTES_MAX)).await;
+        assert!(refused.is_err(), "a piece of it is on its way");
         assert!(greedy.answer(ANSWER_BYTES_MAX - 10).await.is_ok());
         assert!(other.answer(ANSWER_BYTES_MAX).await.is_ok());
         drop(piece);

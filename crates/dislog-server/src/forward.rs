@@ -6,6 +6,7 @@
 //! leader answer that there is none, instead of sending a request to and fro.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,11 +21,14 @@ use dislog_tls::Carried;
 use dislog_types::PartitionId;
 use http::{HeaderMap, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::append::not_acknowledged;
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::node::Node;
 use crate::pass::Pass;
@@ -54,8 +58,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Connections to nodes; more than a cluster has.
 const CHANNELS_MAX: usize = 1_024;
 
-/// Connections to one node for reads that wait: so more can wait than one connection has requests.
-const FOLLOWING_LANES: u64 = 8;
+/// Connections to one node for reads that wait, and for streams of appends: so there can be more
+/// than one connection has requests.
+const LANES: u64 = 8;
+
+/// Bytes of appends under way to all other nodes.
+const APPENDS_BYTES_MAX: usize = 64 << 20;
 
 /// What one stream may be sent ahead.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -112,6 +120,8 @@ impl Hops {
 pub(crate) struct Forwarder {
     security: Security,
     channels: Mutex<HashMap<(Arc<str>, Purpose), Way>>,
+    /// For appends.
+    room: Arc<Semaphore>,
 }
 
 /// What a connection is for. The requests of a connection are limited in number, and those that
@@ -124,14 +134,24 @@ pub(crate) enum Purpose {
     Reading,
     /// Reads that wait for records, over one of several connections.
     Following(u8),
+    /// Streams of appends, which last as long as their clients like, in the same way.
+    Producing(u8),
 }
 
 impl Purpose {
     /// That of waiting for records of a group.
     pub(crate) fn following(group: u64) -> Purpose {
-        let lane = u8::try_from(group % FOLLOWING_LANES).expect("lanes are few");
-        Purpose::Following(lane)
+        Purpose::Following(lane_of(group))
     }
+
+    /// That of a stream that begins with appends to a partition.
+    pub(crate) fn producing(id: &PartitionId) -> Purpose {
+        Purpose::Producing(lane_of(BuildHasherDefault::<DefaultHasher>::default().hash_one(id)))
+    }
+}
+
+fn lane_of(number: u64) -> u8 {
+    u8::try_from(number % LANES).expect("lanes are few")
 }
 
 /// To one node.
@@ -144,7 +164,25 @@ struct Way {
 impl Forwarder {
     /// No connection yet; they are made with `security`.
     pub(crate) fn new(security: Security) -> Forwarder {
-        Forwarder { security, channels: Mutex::default() }
+        let room = Arc::new(Semaphore::new(APPENDS_BYTES_MAX));
+        Forwarder { security, channels: Mutex::default(), room }
+    }
+
+    /// Lets an append be sent on once there is room for it. Safe to cancel.
+    pub(crate) async fn admit(
+        &self,
+        append: Append,
+        patience: Duration,
+    ) -> Result<Admitted, Failure> {
+        let bytes = u32::try_from(append.batch.len()).unwrap_or(u32::MAX);
+        let taking = Arc::clone(&self.room).acquire_many_owned(bytes);
+        match timeout(patience, taking).await {
+            Ok(Ok(room)) => Ok(Admitted { append, _room: room }),
+            _ => Err(Failure::new(
+                &kinds::OVERLOADED,
+                "as many appends as may be are on their way to other nodes: try again",
+            )),
+        }
     }
 
     /// The log service of a node, for appends.
@@ -247,14 +285,21 @@ impl Hops {
     }
 }
 
+/// An append that may be sent on, and its room until it is answered.
+pub(crate) struct Admitted {
+    append: Append,
+    _room: OwnedSemaphorePermit,
+}
+
 /// Appends by way of another node.
 pub(crate) async fn append(
     node: Node,
     peer: Peer,
     hops: Hops,
     id: PartitionId,
-    append: Append,
+    admitted: Admitted,
 ) -> Result<Appended, Failure> {
+    let Admitted { append, _room } = admitted;
     let request = v1::ProduceRequest {
         topic: id.topic.to_string(),
         partition: id.partition,
@@ -262,7 +307,9 @@ pub(crate) async fn append(
         expected_offset: append.expected_offset,
         ..v1::ProduceRequest::default()
     };
-    let answer = node.forwarder.log(&peer)?.produce(hops.next(request)).await;
+    let mut log = node.forwarder.log(&peer)?;
+    let answer = timeout(node.request_timeout(), log.produce(hops.next(request))).await;
+    let answer = answer.map_err(|_| not_acknowledged(&node))?;
     let v1::ProduceResponse { offset, timestamp_ms, count, duplicate } =
         answer.map_err(|status| Failure::of_peer(&status))?.into_inner();
     Ok(Appended { base_offset: offset, record_count: count, timestamp_ms, duplicate })

@@ -182,8 +182,10 @@ impl<S: Source> Outflow<S> {
         Some(outlet.transit.piece(&self.lane, piece))
     }
 
-    fn put(&mut self, page: Page, outlet: &Outlet) {
+    fn put(&mut self, mut page: Page, outlet: &Outlet) {
         self.left_bytes = page.bytes();
+        // What is on the shelf counts for what it holds.
+        page.detach();
         let ahead = self.source.reader().take_ahead();
         let bytes = page.bytes() + ahead.bytes();
         if bytes > 0 {

@@ -30,8 +30,10 @@ pub(crate) struct Page {
 enum Part {
     /// Not much more than a piece: may be given out as it is.
     Ready(Bytes),
-    /// In large memory, of a batch or its own: is copied out piece by piece.
+    /// In large memory of its own: is copied out piece by piece.
     Large(Bytes),
+    /// The same in memory of a batch, which stays as long as this does.
+    Shared(Bytes),
 }
 
 /// Makes a page.
@@ -58,7 +60,7 @@ impl PageBuilder {
         }
         self.close();
         self.page.bytes += content.len();
-        self.page.parts.push_back(Part::Large(content));
+        self.page.parts.push_back(Part::Shared(content));
     }
 
     /// The page.
@@ -83,11 +85,22 @@ impl Page {
         self.bytes
     }
 
+    /// Lets go of the batches that its content is of.
+    pub(crate) fn detach(&mut self) {
+        for part in &mut self.parts {
+            if let Part::Shared(content) = part {
+                *part = Part::Large(Bytes::copy_from_slice(content));
+            }
+        }
+    }
+
     /// Leaves so many bytes out.
     pub(crate) fn skip(&mut self, bytes: usize) {
         let mut left = bytes.min(self.bytes);
         self.bytes -= left;
-        while let Some(Part::Ready(part) | Part::Large(part)) = self.parts.front_mut() {
+        while let Some(Part::Ready(part) | Part::Large(part) | Part::Shared(part)) =
+            self.parts.front_mut()
+        {
             let skipped = left.min(part.len());
             part.advance(skipped);
             left -= skipped;
@@ -117,7 +130,8 @@ impl Page {
     fn copied(&mut self, bytes_max: usize) -> Bytes {
         let mut piece = Vec::with_capacity(self.bytes.min(bytes_max));
         while piece.len() < bytes_max
-            && let Some(Part::Ready(part) | Part::Large(part)) = self.parts.front()
+            && let Some(Part::Ready(part) | Part::Large(part) | Part::Shared(part)) =
+                self.parts.front()
         {
             let taken = part.len().min(bytes_max - piece.len());
             piece.extend_from_slice(&part[..taken]);
@@ -144,6 +158,19 @@ mod tests {
             }
         }
         (builder.finish(), whole)
+    }
+
+    #[test]
+    fn what_is_put_aside_keeps_no_batch() {
+        let batch = Bytes::from(vec![7; 100_000]);
+        let mut builder = PageBuilder::default();
+        builder.share(batch.slice(10..90_000));
+        let mut page = builder.finish();
+        assert_eq!(page.piece(1_000).unwrap(), batch[..1_000]);
+        assert!(!batch.is_unique());
+        page.detach();
+        assert!(batch.is_unique());
+        assert_eq!((page.bytes(), page.piece(1_000).unwrap()), (88_990, batch.slice(..1_000)));
     }
 
     #[test]

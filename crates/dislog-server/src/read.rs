@@ -19,7 +19,8 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// What a following reader takes from the log at a time when its pages are single records.
 const READ_AHEAD_BYTES: usize = 256 << 10;
 
-/// What a record counts beside its content: its fields in the answer and in memory.
+/// What a record, and each of its headers, counts beside its content: its fields in the answer and
+/// in memory.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// A batch larger than this is decompressed on a thread that may block: it takes milliseconds.
@@ -323,7 +324,7 @@ impl Decoded {
 }
 
 fn record_bytes(record: &Record) -> usize {
-    record.content_bytes() + RECORD_OVERHEAD_BYTES
+    record.content_bytes() + (1 + record.headers.len()) * RECORD_OVERHEAD_BYTES
 }
 
 /// The records of a stored batch. It was checked before it was stored, so a failure is damage.

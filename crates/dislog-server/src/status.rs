@@ -148,12 +148,15 @@ pub(crate) struct Failure {
     pub(crate) metadata: Vec<(&'static str, String)>,
     /// The request is safe to send twice by its own means.
     idempotent: bool,
+    /// A part of the request was done.
+    partly_done: bool,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub(crate) fn new(kind: &'static Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), metadata: Vec::new(), idempotent: false }
+        let (message, metadata) = (message.into(), Vec::new());
+        Failure { kind, message, metadata, idempotent: false, partly_done: false }
     }
 
     /// The request is not valid: the message names the input and what to do.
@@ -206,7 +209,7 @@ impl Failure {
         let fact = |key: &'static str| Some((key, info.metadata.get(key)?.clone()));
         let metadata = keys.into_iter().filter_map(fact).collect();
         let message = status.message().to_owned();
-        Failure { kind, message, metadata, idempotent: false }
+        Failure { kind, message, metadata, idempotent: false, partly_done: false }
     }
 
     /// As given, with a fact for programs.
@@ -227,6 +230,12 @@ impl Failure {
         self
     }
 
+    /// As given, of a request of which a part was done and must not be done again.
+    pub(crate) fn of_partly_done(mut self) -> Failure {
+        self.partly_done = true;
+        self
+    }
+
     /// The HTTP status.
     pub(crate) fn http_status(&self) -> StatusCode {
         self.kind.http
@@ -235,6 +244,7 @@ impl Failure {
     /// How long to wait before sending the same request again; `None` if it must not be.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.kind.retry {
+            _ if self.partly_done => None,
             Retry::Never => None,
             Retry::IfIdempotent => self.idempotent.then_some(Duration::ZERO),
             Retry::After(delay) => Some(delay),
@@ -331,7 +341,7 @@ impl From<NameError> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Failure {
         match error {
-            BatchError::TooLarge(_) | BatchError::RecordTooLarge { .. } => {
+            BatchError::TooLarge(_) | BatchError::RecordTooLarge { .. } | BatchError::Parts => {
                 Failure::new(&kinds::TOO_LARGE, error.to_string())
             }
             _ => Failure::invalid(error.to_string()),

@@ -79,7 +79,7 @@ pub(crate) struct Faults {
     kinds: Vec<Kind>,
     pause_ms_max: u64,
     pub(crate) answer_loss_permille: u64,
-    /// A machine has lost its disk, or some of it: no other may.
+    /// A machine has lost its disk, or some of it, or none can be spared: no other may.
     disk_lost: bool,
     leaving: bool,
     over: bool,
@@ -276,6 +276,11 @@ impl World {
         let staying = self.machines.iter().filter(|it| !it.retired).count();
         let Some(node) = &self.machines[machine].node else { return };
         if self.faults.leaving || staying <= 3 {
+            return;
+        }
+        // Of two replicas none can be lost, and machines may have yet to enter the cluster.
+        let members = node.cluster().nodes().iter().filter(|it| !it.draining).count();
+        if members <= 3 && std::mem::replace(&mut self.faults.disk_lost, true) {
             return;
         }
         self.faults.leaving = true;

@@ -12,6 +12,10 @@ use clap::Parser;
 use dislog_sim::{Options, run};
 use tracing_subscriber::filter::LevelFilter;
 
+/// Simulations make and free many small things; with the system's allocator they take longer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates clusters.
 #[derive(Debug, Parser)]
 struct Args {

@@ -12,6 +12,11 @@ pub const BATCH_DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
 /// [`BATCH_DECOMPRESSED_BYTES_MAX`] and keeps offset deltas far from 32 bits.
 pub const BATCH_RECORDS_MAX: usize = 1 << 20;
 
+/// The most records and headers together in one batch that is made or taken in: what a small
+/// hostile batch can make a reader allocate beside contents. Each takes about a hundred bytes of
+/// memory.
+pub const BATCH_PARTS_MAX: usize = 1 << 17;
+
 /// The most bytes one record may have: value, key and headers together. It fits one batch with room
 /// for the framing.
 pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (64 << 10);
@@ -31,5 +36,6 @@ pub const TOPIC_PARTITIONS_MAX: u32 = 1_024;
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 64;
 
 const _: () = assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_PARTS_MAX <= BATCH_RECORDS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= BATCH_DECOMPRESSED_BYTES_MAX);
 const _: () = assert!(BATCH_DECOMPRESSED_BYTES_MAX < i32::MAX as usize);

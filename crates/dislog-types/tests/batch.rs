@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 use dislog_types::batch::{ProducerStamp, records, stamp, validate};
-use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use dislog_types::limits::{
+    BATCH_BYTES_MAX, BATCH_PARTS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX,
+};
 use dislog_types::{BatchBuilder, BatchError, BatchHeader, Compression, Header, Record};
 use kafka_protocol::records::RecordBatchDecoder;
 use proptest::collection::vec;
@@ -157,14 +159,51 @@ fn a_record_that_is_too_large_once_decompressed_is_not_valid() {
     record.append(&mut body);
     batch.truncate(61);
     batch.extend(zstd::bulk::compress(&record, 1).unwrap());
+    let batch = sealed(batch);
+    let header = BatchHeader::verify(&batch).unwrap();
+    assert_eq!(records(&header, &batch).unwrap()[0].value.len(), value_bytes);
+    assert!(matches!(validate(&header, &batch), Err(BatchError::RecordTooLarge { number: 0, .. })));
+}
+
+#[test]
+fn many_empty_headers_are_too_many() {
+    let mut builder = BatchBuilder::new();
+    let header = Header { key: String::new(), value: Bytes::new() };
+    let record = Record { headers: vec![header; RECORD_HEADERS_MAX], ..Record::new("") };
+    while builder.push(&record) {}
+    let count = BATCH_PARTS_MAX / (RECORD_HEADERS_MAX + 1);
+    assert_eq!(builder.record_count() as usize, count);
+    let fitting = builder.finish(Compression::Zstd, None).freeze();
+    assert_eq!(validate(&BatchHeader::verify(&fitting).unwrap(), &fitting), Ok(()));
+
+    // The same and one more, from a producer that does not count.
+    let all: Vec<u8> = (0..=count)
+        .flat_map(|number| {
+            let mut body = vec![0, 0];
+            body.extend(zigzag(number));
+            body.extend([1, 0]);
+            body.extend(zigzag(RECORD_HEADERS_MAX));
+            body.resize(body.len() + 2 * RECORD_HEADERS_MAX, 0);
+            [zigzag(body.len()), body].concat()
+        })
+        .collect();
+    let mut batch = fitting[..61].to_vec();
+    batch[23..27].copy_from_slice(&(count as u32).to_be_bytes());
+    batch[57..61].copy_from_slice(&(count as u32 + 1).to_be_bytes());
+    batch.extend(zstd::bulk::compress(&all, 1).unwrap());
+    let batch = sealed(batch);
+    let header = BatchHeader::verify(&batch).unwrap();
+    assert_eq!(records(&header, &batch).unwrap().len(), count + 1);
+    assert_eq!(validate(&header, &batch), Err(BatchError::Parts));
+}
+
+/// A batch made by hand, with its length and checksum put right.
+fn sealed(mut batch: Vec<u8>) -> Bytes {
     let length = (batch.len() - 12) as u32;
     batch[8..12].copy_from_slice(&length.to_be_bytes());
     let crc = dislog_types::checksum::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
-    let batch = Bytes::from(batch);
-    let header = BatchHeader::verify(&batch).unwrap();
-    assert_eq!(records(&header, &batch).unwrap()[0].value.len(), value_bytes);
-    assert!(matches!(validate(&header, &batch), Err(BatchError::RecordTooLarge { number: 0, .. })));
+    Bytes::from(batch)
 }
 
 /// `value` as Kafka writes lengths.
@@ -195,12 +234,9 @@ fn a_small_batch_that_decompresses_to_too_much_is_refused() {
         let mut batch = build(&[Record::new(vec![0; 1_000])], compression, None).to_vec();
         batch.truncate(61);
         batch.extend_from_slice(&packed);
-        let length = (batch.len() - 12) as u32;
-        batch[8..12].copy_from_slice(&length.to_be_bytes());
-        let crc = dislog_types::checksum::crc32c(&batch[21..]);
-        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        let batch = sealed(batch);
         let header = BatchHeader::verify(&batch).unwrap();
-        let refused = records(&header, &Bytes::from(batch)).unwrap_err();
+        let refused = records(&header, &batch).unwrap_err();
         assert!(matches!(refused, BatchError::Compressed(_)), "{refused}");
     }
 }

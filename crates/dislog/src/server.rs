@@ -1,5 +1,6 @@
 //! `dislog server`: runs a node until it is told to end.
 
+use std::io;
 use std::path::PathBuf;
 
 use dislog_server::{Config, ConfigError, SecurityError, Server, StartError};
@@ -150,14 +151,19 @@ impl From<ConfigError> for crate::output::Stop {
 /// `port_flag` is how the command at hand is told another port.
 pub(crate) fn start_failure(error: StartError, port_flag: &str) -> Failure {
     match error {
-        StartError::Listen { address, source } => Failure::new(
-            Exit::Failed,
-            format!("cannot listen on {address}: {source}"),
-        )
-        .hint(format!(
-            "another node may be running there already; choose another port with {port_flag}, \
-                 0 takes a free one"
-        )),
+        StartError::Listen { address, source } => {
+            let message = format!("cannot listen on {address}: {source}");
+            match source.kind() {
+                io::ErrorKind::AddrInUse => Failure::new(Exit::Failed, message).hint(format!(
+                    "another node may be running there already; choose another port with \
+                     {port_flag}, 0 takes a free one"
+                )),
+                _ => Failure::usage(message).hint("--listen takes an address of this machine"),
+            }
+        }
+        StartError::Access(error) => Failure::usage(error.to_string()).hint(
+            "--auth-dir names a directory with policy.csv, and model.conf and auth.toml if need be",
+        ),
         StartError::Open(error) => {
             Failure::new(Exit::Failed, error.to_string()).hint("--data-dir names another directory")
         }

@@ -89,15 +89,29 @@ impl TlsArg {
         let of_profile = profile
             .filter(|profile| addresses.iter().all(|address| profile.servers.contains(address)));
         let dir = self.tls_dir.clone().or_else(|| path("DISLOG_TLS_DIR"));
-        let files = match (dir, path("DISLOG_TLS_CA")) {
+        let one_by_one = ["DISLOG_TLS_CA", "DISLOG_TLS_CERT", "DISLOG_TLS_KEY"].map(path);
+        let files = match (dir, one_by_one) {
             (Some(dir), _) => Files::in_dir(&dir).of_client(),
-            (None, Some(authorities)) => {
-                Files::new(authorities, path("DISLOG_TLS_CERT"), path("DISLOG_TLS_KEY"))
+            (None, [None, Some(_), _] | [None, _, Some(_)]) => {
+                return Err(Failure::usage(
+                    "DISLOG_TLS_CA is not set, but a certificate or key is",
+                )
+                .hint("it names the authorities that servers are known by"));
             }
-            (None, None) => match of_profile.and_then(|profile| profile.tls_dir.as_ref()) {
-                Some(dir) => Files::in_dir(dir).of_client(),
-                None => return Ok(None),
-            },
+            (None, [_, Some(_), None] | [_, None, Some(_)]) => {
+                return Err(Failure::usage(
+                    "only one of DISLOG_TLS_CERT and DISLOG_TLS_KEY is set: set both or neither",
+                ));
+            }
+            (None, [Some(authorities), certificate, key]) => {
+                Files::new(authorities, certificate, key)
+            }
+            (None, [None, None, None]) => {
+                match of_profile.and_then(|profile| profile.tls_dir.as_ref()) {
+                    Some(dir) => Files::in_dir(dir).of_client(),
+                    None => return Ok(None),
+                }
+            }
         };
         let unusable = |error: dislog_client::TlsError| {
             Failure::usage(error.to_string())

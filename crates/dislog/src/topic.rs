@@ -168,7 +168,7 @@ pub(crate) async fn run(args: TopicArgs, output: &mut Output) -> Outcome {
             let settings = settings.settings();
             if settings == TopicSettings::default() {
                 return Err(Failure::usage("nothing to change")
-                    .hint("give --retention-bytes, --retention-time or --segment-bytes")
+                    .hint("give --retention-bytes, --retention-time, --segment-bytes or --replicas")
                     .into());
             }
             let topic = common.client().await?.alter_topic(&topic, settings).await;
@@ -364,6 +364,7 @@ struct TopicShown<'a> {
     retention_bytes: u64,
     retention_ms: u64,
     segment_bytes: u64,
+    replicas: u32,
     partitions: Vec<PartitionShown<'a>>,
 }
 
@@ -386,6 +387,7 @@ impl TopicShown<'_> {
             retention_bytes: topic.settings.retention_bytes.unwrap_or_default(),
             retention_ms: topic.settings.retention_ms.unwrap_or_default(),
             segment_bytes: topic.settings.segment_bytes.unwrap_or_default(),
+            replicas: topic.settings.replicas.unwrap_or(1),
             partitions: topic.partitions.iter().map(PartitionShown::new).collect(),
         }
     }
@@ -440,6 +442,7 @@ fn show_one(topic: &Topic, format: Format, output: &mut Output) -> Outcome {
     output.line(&format!("retention bytes  {retention_bytes}"))?;
     output.line(&format!("retention time   {retention_time}"))?;
     output.line(&format!("segment bytes    {}", HumanBytes(shown.segment_bytes)))?;
+    output.line(&format!("replicas         {}", shown.replicas))?;
     output.line("")?;
     let row = |partition: &PartitionShown<'_>| {
         vec![

@@ -25,7 +25,7 @@ use tonic::{Status, Streaming};
 use crate::client::{Aim, Client};
 use crate::connection::{Connection, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 use crate::directory::{Address, ReadFrom};
-use crate::retry::{Backoff, Failure, Repeat, Verdict};
+use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 use crate::{Error, Header, PartitionId};
 use cursor::Cursor;
 
@@ -142,6 +142,8 @@ pub struct Consumer {
     stream: Option<Opened>,
     /// The server that is read from, or was last.
     server: Option<Address>,
+    /// Those that had a replica when a stream was opened last.
+    replicas: Vec<Address>,
     /// A replica turned out to be behind: the leader is not.
     wants_leader: bool,
     /// Batches that arrived and are not decoded yet.
@@ -166,6 +168,8 @@ struct Trouble {
     backoff: Backoff,
     since: Option<Instant>,
     not_before: Option<Instant>,
+    /// Those whose replica is damaged where it is read.
+    damaged: Vec<Address>,
 }
 
 impl Consumer {
@@ -188,6 +192,7 @@ impl Consumer {
             cursor: None,
             stream: None,
             server: None,
+            replicas: Vec::new(),
             wants_leader: false,
             arrived: VecDeque::new(),
             committed_offset: 0,
@@ -332,13 +337,15 @@ impl Consumer {
     async fn open(&mut self, from: u64) -> Result<Opened, Failure> {
         let Consumer { client, id, options, .. } = self;
         let place = client.place(id).await?;
-        let failed = self.server.take();
+        let mut avoid = self.trouble.damaged.clone();
+        avoid.extend(self.server.take());
+        self.replicas = place.replicas.iter().chain(&place.leader).cloned().collect();
         let wish = match std::mem::take(&mut self.wants_leader) {
             true => ReadFrom::Leader,
             false => options.read_from,
         };
         let now = Instant::now();
-        let server = client.known_servers().lock().reads_from(now, &place, wish, failed.as_deref());
+        let server = client.known_servers().lock().reads_from(now, &place, wish, &avoid);
         self.server = Some(server.clone());
         client.keep_list_fresh(id);
         let request = v1::ConsumeRequest {
@@ -375,16 +382,30 @@ impl Consumer {
         self.interrupted(&Failure::behind(message), from)
     }
 
+    /// Its records are damaged, the server says: those of others need not be.
+    fn damaged(&mut self, failure: Failure) -> Failure {
+        self.trouble.damaged.extend(self.server.clone());
+        let is_sound = |replica: &Address| !self.trouble.damaged.contains(replica);
+        if !self.replicas.iter().any(is_sound) {
+            return failure;
+        }
+        Failure::behind(format!("a replica is damaged: {}", failure.message()))
+    }
+
     /// Prepares another attempt, or says that there will be none.
     fn interrupted(&mut self, failure: &Failure, from: u64) -> Result<(), Error> {
         self.stream = None;
+        let failure = match failure.is_of_damage() {
+            true => &self.damaged(failure.clone()),
+            false => failure,
+        };
         if !matches!(failure.verdict(Repeat::Harmless), Verdict::Retry { .. }) {
             self.trouble = Trouble::default();
             return Err(failure.clone().into_error(&self.id, Some(from)));
         }
         let now = Instant::now();
         let after = self.options.reconnect_timeout;
-        if now >= *self.trouble.since.get_or_insert(now) + after {
+        if now >= later(*self.trouble.since.get_or_insert(now), after) {
             self.trouble = Trouble::default();
             let servers = self.client.known_servers().names();
             let what = format!("reading {} at {servers}", self.id);
@@ -405,8 +426,23 @@ impl Consumer {
 
 impl Client {
     /// Finds out where `start` lies, at the leader if it is known: to a follower the newest records
-    /// may be news.
+    /// may be news. That there is no such offset or topic, only a leader that has a majority behind
+    /// it can say.
     pub(crate) async fn resolve(
+        &self,
+        id: &PartitionId,
+        start: Start,
+        linearizable: bool,
+    ) -> Result<Resolved, Error> {
+        match self.resolve_once(id, start, linearizable).await {
+            Err(Error::OutOfRange { .. } | Error::TopicNotFound(_)) if !linearizable => {
+                self.resolve_once(id, start, true).await
+            }
+            resolved => resolved,
+        }
+    }
+
+    async fn resolve_once(
         &self,
         id: &PartitionId,
         start: Start,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Delivery;
 use super::batch::{Batch, Waiting};
 use crate::Error;
+use crate::retry::later;
 
 /// Batches that are not taken by the sender task yet.
 ///
@@ -20,7 +21,7 @@ pub(super) struct Accumulator {
     batch_bytes_max: usize,
     open: Option<Batch>,
     sealed: VecDeque<Batch>,
-    /// How large the last full batch became: what to expect of the next.
+    /// How large the last batch became: what to expect of the next.
     expected_bytes: usize,
     last: Option<Waiting>,
     failed: Option<Error>,
@@ -89,9 +90,13 @@ impl Accumulator {
     /// Lets the open batch wait no longer. Says whether there was one.
     pub(super) fn seal(&mut self) -> bool {
         let Some(batch) = self.open.take() else { return false };
-        self.expected_bytes = batch.open_bytes();
+        self.expect_alike(&batch);
         self.sealed.push_back(batch);
         true
+    }
+
+    fn expect_alike(&mut self, batch: &Batch) {
+        self.expected_bytes = batch.open_bytes().min(self.batch_bytes_max);
     }
 
     /// Whether all there is is a batch that is not full.
@@ -110,15 +115,17 @@ impl Accumulator {
         if let Some(batch) = self.sealed.pop_front() {
             return Some(batch);
         }
-        let open = self.open.as_ref()?;
-        if at_once || now >= open.begun() + linger { self.open.take() } else { None }
+        let is_ready = |open: &mut Batch| at_once || now >= later(open.begun(), linger);
+        let batch = self.open.take_if(is_ready)?;
+        self.expect_alike(&batch);
+        Some(batch)
     }
 
     /// When `take_ready` has something that it has not now; `None` if only a new record can change
     /// that.
     pub(super) fn ready_at(&self, linger: Duration) -> Option<Instant> {
         let first = self.sealed.front().map(Batch::begun);
-        first.or_else(|| self.open.as_ref().map(|open| open.begun() + linger))
+        first.or_else(|| self.open.as_ref().map(|open| later(open.begun(), linger)))
     }
 
     /// Refuses records from now on, and gives back those that are here.
@@ -135,7 +142,10 @@ impl Accumulator {
 
     /// Accepts records again.
     pub(super) fn resume(&mut self) {
-        self.failed = None;
+        if self.failed.take().is_some() {
+            // What failed is of the past, and nothing was accepted behind it.
+            self.last = None;
+        }
     }
 
     /// Refuses records from now on and seals what there is.

@@ -84,8 +84,8 @@ pub struct ProducerOptions {
     /// elsewhere, and all that is unanswered sent again: the time without a server that is stopped
     /// but not gone. Doubles while that does not help. 1.5 s.
     pub answer_timeout: Duration,
-    /// Retries never double a record. If off, a broken connection fails what was under way, and
-    /// `answer_timeout` does not apply. On.
+    /// Retries never double a record. If off, a broken connection fails what was under way, a
+    /// refused batch fails those sent behind it, and `answer_timeout` does not apply. On.
     pub idempotent: bool,
 }
 
@@ -282,8 +282,11 @@ impl Producer {
         let Some(lanes) = self.inner.lanes.get() else { return result };
         for lane in &lanes.lanes {
             let task = lane.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(Err(panic)) = wait_for(task).await {
-                std::panic::resume_unwind(panic.into_panic());
+            // It may also have been cancelled, with its runtime.
+            if let Some(Err(ended)) = wait_for(task).await
+                && let Ok(panic) = ended.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
             }
         }
         result

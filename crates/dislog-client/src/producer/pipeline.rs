@@ -15,6 +15,7 @@ use dislog_types::Compression;
 use tokio::time::Instant;
 
 use super::batch::{Batch, ProducerStamp};
+use crate::retry::later;
 
 /// While fewer batches than this are under way, the next does not wait to become full: one is being
 /// synced, and one sent or acknowledged meanwhile. Of 256 callers that each wait for their record,
@@ -59,6 +60,18 @@ impl Identity {
         self.next_sequence += count;
         stamp
     }
+}
+
+/// What became of the batches on a wire that broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// They were surely not appended.
+    Nothing,
+    /// The oldest was refused. Those behind it have no sequence that would be missed, and may be in
+    /// the log without it.
+    PerhapsBehindOldest,
+    /// Nobody knows.
+    Perhaps,
 }
 
 /// Batches in order: first the `sent` ones that are on the wire, then those that wait.
@@ -148,11 +161,15 @@ impl Pipeline {
         self.batches.pop_front()
     }
 
-    /// The wire broke: everything is to be sent again. `nothing_done` says that surely nothing was
-    /// appended of what was on it.
-    pub(super) fn interrupted(&mut self, nothing_done: bool) {
-        for batch in self.batches.iter_mut().take(self.sent) {
-            batch.maybe_appended |= !nothing_done;
+    /// The wire broke: everything is to be sent again.
+    pub(super) fn interrupted(&mut self, appended: Appended) {
+        let surely_not = match appended {
+            Appended::Nothing => self.sent,
+            Appended::PerhapsBehindOldest => 1,
+            Appended::Perhaps => 0,
+        };
+        for batch in self.batches.iter_mut().take(self.sent).skip(surely_not) {
+            batch.maybe_appended = true;
         }
         self.sent = 0;
     }
@@ -160,7 +177,7 @@ impl Pipeline {
     /// Whether sending again could double a record: some may have been appended, and the server
     /// could not tell.
     pub(super) fn could_double(&self) -> bool {
-        self.identity.is_none() && self.oldest_may_be_appended()
+        self.identity.is_none() && self.batches.iter().any(|batch| batch.maybe_appended)
     }
 
     /// Whether the oldest batch may have been appended by an earlier attempt.
@@ -198,6 +215,6 @@ impl Pipeline {
 
     /// When the oldest batch has been tried for `timeout`.
     pub(super) fn expires_at(&self, timeout: Duration) -> Option<Instant> {
-        self.batches.front().map(|batch| batch.begun() + timeout)
+        self.batches.front().map(|batch| later(batch.begun(), timeout))
     }
 }

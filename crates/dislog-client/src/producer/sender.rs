@@ -21,13 +21,13 @@ use tonic::{Response, Status};
 use super::ProducerOptions;
 use super::accumulator::Accumulator;
 use super::batch::{Appended, Batch};
-use super::pipeline::{Identity, Pipeline};
+use super::pipeline::{self, Identity, Pipeline};
 use super::requests::{Requests, WithBody};
 use super::route::Route;
 use crate::Error;
 use crate::connection::{Connection, Connections};
 use crate::directory::{Address, Place};
-use crate::retry::{Backoff, Failure, Repeat, Verdict};
+use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 
 /// How long the end of a stream is waited for after everything was answered.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ pub(super) struct Sender {
     backoff: Backoff,
     /// Since when an answer is outstanding, and none came.
     silent_since: Option<Instant>,
-    /// Answers that did not come, since one did.
+    /// Answers that did not come, since one came soon.
     silences: u32,
     /// The batch that was acknowledged last had several records.
     answered_several: bool,
@@ -231,8 +231,13 @@ impl Sender {
     /// When an answer should have come. Without idempotence nothing can be sent elsewhere, so there
     /// is only the end of the delivery to wait for, or of the connection.
     fn answer_due(&self) -> Option<Instant> {
-        let patience = self.options.answer_timeout * (1 << self.silences.min(SILENCES_MAX));
-        self.silent_since.filter(|_| self.options.idempotent).map(|since| since + patience)
+        let since = self.silent_since.filter(|_| self.options.idempotent);
+        since.map(|since| later(since, self.patience()))
+    }
+
+    /// How long an answer may take.
+    fn patience(&self) -> Duration {
+        self.options.answer_timeout.saturating_mul(1 << self.silences.min(SILENCES_MAX))
     }
 
     /// Looks for the leader elsewhere if the server has been silent for too long: it may be
@@ -245,7 +250,7 @@ impl Sender {
             self.silent_since = None;
             return;
         };
-        let patience = self.options.answer_timeout;
+        let patience = self.patience();
         // The connection may lead nowhere by now.
         self.connections.discard(server);
         let failure = Failure::broken(&format!("no answer from {server} in {patience:?}"));
@@ -281,8 +286,14 @@ impl Sender {
         self.backoff.reset();
         self.route.did();
         self.answered_several = batch.record_count() > 1;
-        (self.raised, self.silences, self.reorders) = (false, 0, 0);
-        self.silent_since = (self.pipeline.sent() > 0).then(Instant::now);
+        (self.raised, self.reorders) = (false, 0);
+        let now = Instant::now();
+        // A server that takes longer needs the patience that it got, or all is sent over and over.
+        let is_prompt = |since: Instant| now - since <= self.options.answer_timeout / 2;
+        if self.silent_since.is_none_or(is_prompt) {
+            self.silences = 0;
+        }
+        self.silent_since = (self.pipeline.sent() > 0).then_some(now);
         let appended = Appended {
             partition: self.id.partition,
             offset: response.offset,
@@ -307,12 +318,11 @@ impl Sender {
         }
         self.last_failure = failure.message().to_owned();
         let verdict = failure.verdict(Repeat::Harmless);
-        self.pipeline.interrupted(is_nothing_done(verdict));
+        self.pipeline.interrupted(self.appended(failure, verdict));
+        let oldest_may_be_appended = self.pipeline.oldest_may_be_appended();
         match verdict {
-            Verdict::Retry { .. } if self.pipeline.could_double() => self.fail_unknown(),
-            Verdict::Retry { .. } => self.try_later(unanswered),
-            Verdict::RaiseEpoch if self.pipeline.oldest_may_be_appended() => self.fail_unknown(),
-            Verdict::RaiseEpoch if !self.raised => {
+            Verdict::Retry { .. } if !self.pipeline.could_double() => self.try_later(unanswered),
+            Verdict::RaiseEpoch if !self.raised && !oldest_may_be_appended => {
                 self.pipeline.start_again();
                 self.raised = true;
             }
@@ -325,14 +335,21 @@ impl Sender {
                 self.reorders += 1;
                 self.try_later(unanswered);
             }
-            // This attempt had no effect, but that says nothing of an earlier one.
-            Verdict::Reorder | Verdict::Fail if self.pipeline.oldest_may_be_appended() => {
-                self.fail_unknown();
+            // This attempt may have had no effect, but that says nothing of an earlier one.
+            _ if oldest_may_be_appended => self.fail_unknown(),
+            _ => self.fail(&failure.clone().into_error(&self.id, None)),
+        }
+    }
+
+    /// What a failed attempt may have appended.
+    fn appended(&self, failure: &Failure, verdict: Verdict) -> pipeline::Appended {
+        match verdict {
+            // Those behind the oldest may have found their turn.
+            Verdict::Reorder | Verdict::FailUnknown | Verdict::Retry { nothing_done: false } => {
+                pipeline::Appended::Perhaps
             }
-            Verdict::RaiseEpoch | Verdict::Reorder | Verdict::Fail => {
-                self.fail(&failure.clone().into_error(&self.id, None));
-            }
-            Verdict::FailUnknown => self.fail_unknown(),
+            _ if self.options.idempotent || failure.is_not_sent() => pipeline::Appended::Nothing,
+            _ => pipeline::Appended::PerhapsBehindOldest,
         }
     }
 
@@ -351,7 +368,7 @@ impl Sender {
         }
         self.exchange = None;
         self.silent_since = None;
-        self.pipeline.interrupted(false);
+        self.pipeline.interrupted(pipeline::Appended::Perhaps);
         let last = format!("no answer within {after:?}; before that: {}", self.last_failure);
         if self.pipeline.oldest_may_be_appended() {
             self.last_failure = last;
@@ -362,7 +379,11 @@ impl Sender {
     }
 
     fn fail_unknown(&mut self) {
-        self.fail(&Error::UnknownOutcome { id: self.id.clone(), last: self.last_failure.clone() });
+        self.fail(&self.unknown_outcome());
+    }
+
+    fn unknown_outcome(&self) -> Error {
+        Error::UnknownOutcome { id: self.id.clone(), last: self.last_failure.clone() }
     }
 
     /// Fails the oldest batch with `error`, and everything accepted after it: what follows must not
@@ -370,20 +391,24 @@ impl Sender {
     fn fail(&mut self, error: &Error) {
         tracing::warn!(partition = %self.id, %error, "a delivery failed");
         self.not_before = None;
-        let unknown = matches!(error, Error::UnknownOutcome { .. });
+        let unknown = self.unknown_outcome();
         let abandoned = Error::Abandoned { cause: Box::new(error.clone()) };
         let accumulated = self.shared.lock().fail(error.clone());
         let batches = self.pipeline.give_up().into_iter().chain(accumulated);
         for (number, batch) in batches.enumerate() {
-            let same_fate = number == 0 || (unknown && batch.maybe_appended);
-            let outcome = if same_fate { error.clone() } else { abandoned.clone() };
-            self.resolve(batch, Err(outcome));
+            let outcome = match number {
+                0 => error,
+                _ if batch.maybe_appended => &unknown,
+                _ => &abandoned,
+            };
+            self.resolve(batch, Err(outcome.clone()));
         }
     }
 
     /// Ends the stream properly: the server sees a half-close, not a reset.
-    async fn say_goodbye(self) {
-        let Some(Exchange { requests, mut responses, .. }) = self.exchange else { return };
+    async fn say_goodbye(mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let Exchange { requests, mut responses, _connection, .. } = exchange;
         drop(requests);
         let ended = async { while let Some(Ok(_)) = responses.next().await {} };
         if timeout(GOODBYE_TIMEOUT, ended).await.is_err() {
@@ -392,12 +417,20 @@ impl Sender {
     }
 }
 
-fn is_nothing_done(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Retry { nothing_done } => nothing_done,
-        Verdict::RaiseEpoch | Verdict::Forgotten | Verdict::Fail => true,
-        // Those behind the oldest may have found their turn.
-        Verdict::Reorder | Verdict::FailUnknown => false,
+/// Whatever ends the task, nobody waits for ever for what it leaves behind.
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+        if self.pipeline.is_empty() && self.shared.lock().is_finished() {
+            return;
+        }
+        "the task that sends ended, with its runtime or by a panic"
+            .clone_into(&mut self.last_failure);
+        self.pipeline.interrupted(pipeline::Appended::Perhaps);
+        match self.pipeline.oldest_may_be_appended() {
+            true => self.fail_unknown(),
+            false => self.fail(&Error::Closed),
+        }
     }
 }
 

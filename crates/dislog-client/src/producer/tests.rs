@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::accumulator::Accumulator;
 use super::batch::{Appended, Batch};
-use super::pipeline::{Identity, Pipeline};
+use super::pipeline::{self, Identity, Pipeline};
 use super::*;
 
 const LINGER: Duration = Duration::from_millis(5);
@@ -113,7 +113,9 @@ fn a_failure_refuses_records_until_resumed_and_closing_for_ever() {
     assert_eq!(accumulator.fail(Error::TopicNotFound("no".into())).len(), 1);
     let refused = accumulator.push(&Record::new("b"), 1, || now).unwrap_err();
     assert!(matches!(refused, Error::Abandoned { .. }), "{refused}");
+    assert!(accumulator.last().is_some());
     accumulator.resume();
+    assert!(accumulator.last().is_none(), "what failed is not waited for any more");
     accumulator.push(&Record::new("c"), 1, || now).unwrap();
     accumulator.close();
     assert_eq!(accumulator.push(&Record::new("d"), 1, || now).unwrap_err(), Error::Closed);
@@ -167,7 +169,7 @@ fn what_was_not_answered_is_sent_again_in_order_and_unchanged() {
     let first = send_all(&mut pipeline);
     assert_eq!(first.iter().map(stamp_of).collect::<Vec<_>>(), [(0, 0), (0, 1), (0, 2)]);
     assert!(pipeline.answered().is_some());
-    pipeline.interrupted(false);
+    pipeline.interrupted(pipeline::Appended::Perhaps);
     assert!(pipeline.oldest_may_be_appended());
     pipeline.push(batch("d"));
     let second = send_all(&mut pipeline);
@@ -203,7 +205,7 @@ fn an_attempt_without_effect_leaves_the_outcome_known() {
     let mut pipeline = pipeline(8);
     pipeline.push(batch("a"));
     send_all(&mut pipeline);
-    pipeline.interrupted(true);
+    pipeline.interrupted(pipeline::Appended::Nothing);
     assert!(!pipeline.oldest_may_be_appended());
 }
 
@@ -217,7 +219,7 @@ fn a_forgotten_producer_starts_again_with_the_same_records() {
         pipeline.push(batch(text));
     }
     assert_eq!(send_all(&mut pipeline).iter().map(stamp_of).collect::<Vec<_>>(), [(0, 1), (0, 2)]);
-    pipeline.interrupted(true);
+    pipeline.interrupted(pipeline::Appended::Nothing);
     pipeline.start_again();
     pipeline.push(batch("d"));
     let sent = send_all(&mut pipeline);
@@ -260,11 +262,40 @@ fn without_idempotence_a_second_attempt_could_double() {
     let sent = send_all(&mut pipeline);
     assert_eq!(BatchHeader::verify(&sent[0]).unwrap().producer, None);
     assert!(!pipeline.could_double());
-    pipeline.interrupted(true);
+    pipeline.interrupted(pipeline::Appended::Nothing);
     assert!(!pipeline.could_double());
     send_all(&mut pipeline);
-    pipeline.interrupted(false);
+    pipeline.interrupted(pipeline::Appended::Perhaps);
     assert!(pipeline.could_double());
+}
+
+#[test]
+fn without_idempotence_a_refusal_says_nothing_of_those_behind() {
+    let mut pipeline = Pipeline::new(8, Compression::None, None);
+    for text in ["a", "b", "c"] {
+        pipeline.push(batch(text));
+    }
+    pipeline.next_to_send().unwrap();
+    pipeline.interrupted(pipeline::Appended::PerhapsBehindOldest);
+    assert!(!pipeline.could_double(), "there was none behind it");
+    for _ in ["a", "b"] {
+        pipeline.next_to_send().unwrap();
+    }
+    pipeline.interrupted(pipeline::Appended::PerhapsBehindOldest);
+    assert!(pipeline.could_double());
+    let appended: Vec<bool> = pipeline.give_up().iter().map(|b| b.maybe_appended).collect();
+    assert_eq!(appended, [false, true, false]);
+}
+
+#[test]
+fn what_takes_for_ever_is_waited_for() {
+    let mut accumulator = Accumulator::new(1_000);
+    accumulator.push(&Record::new("a"), 1, Instant::now).unwrap();
+    assert!(accumulator.take_ready(Instant::now(), Duration::MAX, false).is_none());
+    assert!(accumulator.ready_at(Duration::MAX) > accumulator.ready_at(LINGER));
+    let mut pipeline = pipeline(8);
+    pipeline.push(batch("a"));
+    assert!(pipeline.expires_at(Duration::MAX) > pipeline.expires_at(LINGER));
 }
 
 #[test]

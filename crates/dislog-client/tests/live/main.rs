@@ -4,6 +4,7 @@
 
 mod admin;
 mod consume;
+mod damage;
 mod node;
 mod produce;
 mod unreachable;

@@ -82,6 +82,63 @@ async fn what_left_and_was_not_answered_has_an_unknown_outcome() {
     assert!(error.to_string().contains("UNKNOWN"), "{error}");
 }
 
+/// A runtime that ends takes the producer's task along, which must leave nobody waiting.
+#[test]
+fn a_producer_ends_with_its_runtime() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    for idle in [false, true] {
+        let first = runtime();
+        let (producer, delivery) = first.block_on(async {
+            let node = crate::node::Node::start().await;
+            let addr = if idle { node.addr() } else { nobody().await };
+            let producer = producer(addr, 100_000, Duration::from_secs(120));
+            let delivery = producer.send(Record::new("a")).await.unwrap();
+            if idle {
+                assert_eq!(producer.flush().await, Ok(()));
+            }
+            (producer, delivery)
+        });
+        drop(first);
+        runtime().block_on(async {
+            assert_eq!(delivery.await.is_ok(), idle);
+            for _ in 0..3 {
+                let refused = producer.send(Record::new(vec![0; 90_000])).await.unwrap_err();
+                assert_eq!(refused, Error::Closed);
+            }
+            assert_eq!(producer.flush().await.is_ok(), idle);
+            assert_eq!(producer.close().await.is_ok(), idle);
+        });
+    }
+}
+
+#[tokio::test]
+async fn options_may_be_for_ever() {
+    let node = crate::node::Node::start().await;
+    let options = ProducerOptions {
+        partition: Some(0),
+        linger: Duration::MAX,
+        delivery_timeout: Duration::MAX,
+        answer_timeout: Duration::MAX,
+        ..ProducerOptions::default()
+    };
+    let calls = ClientOptions { request_timeout: Duration::MAX, ..ClientOptions::default() };
+    let client = Client::connect([node.addr().to_string()], calls).unwrap();
+    let producer = client.producer("t", options).unwrap();
+    for _ in 0..10 {
+        drop(producer.send(Record::new("a")).await.unwrap());
+    }
+    producer.close().await.unwrap();
+    let reading = ConsumerOptions { reconnect_timeout: Duration::MAX, ..following() };
+    let wire = Wire::to(node.addr()).await;
+    let mut consumer = crate::node::client(wire.addr()).consumer("t", 0, reading).unwrap();
+    for _ in 0..10 {
+        consumer.next().await.unwrap().unwrap();
+    }
+    wire.cut();
+    client.produce("t", 0, vec![Record::new("b")], None).await.unwrap();
+    assert_eq!(consumer.next().await.unwrap().unwrap().value, "b");
+}
+
 #[tokio::test]
 async fn nothing_is_sent_to_a_server_that_does_not_say_who_leads() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

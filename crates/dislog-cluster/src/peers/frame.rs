@@ -86,7 +86,8 @@ impl PeerFrame {
 
 /// The messages under the first of `tags` in `bytes`, and within them those under the others, up to
 /// where `bytes` are not valid: the decoder comes no further.
-fn count_parts(mut bytes: &[u8], tags: &[u32]) -> usize {
+#[must_use]
+pub fn count_parts(mut bytes: &[u8], tags: &[u32]) -> usize {
     let Some((&part_tag, inner_tags)) = tags.split_first() else { return 0 };
     let mut parts = 0;
     while !bytes.is_empty() {

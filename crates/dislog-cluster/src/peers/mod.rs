@@ -12,7 +12,7 @@ pub(crate) mod routes;
 
 use std::sync::Arc;
 
-pub use self::frame::{PEER_FRAME_BYTES_MAX, PeerFrame, PeerFrameError};
+pub use self::frame::{PEER_FRAME_BYTES_MAX, PeerFrame, PeerFrameError, count_parts};
 
 /// Where a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

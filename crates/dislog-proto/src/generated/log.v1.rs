@@ -967,6 +967,9 @@ pub struct DescribeReplicasRequest {}
 pub struct DescribeReplicasResponse {
     #[prost(message, repeated, tag = "1")]
     pub replicas: ::prost::alloc::vec::Vec<Replica>,
+    /// How many more it has, of topics that the asker has no right to see.
+    #[prost(uint32, tag = "2")]
+    pub hidden: u32,
 }
 /// A replica of a partition on the node that answers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, header};
 use tokio::sync::watch::Receiver;
 
-use super::audit::Entry;
+use super::audit::{BY_NOTHING, Entry};
 use super::table::{self, Need};
 use super::token::{Digest, digest};
 use super::{ANONYMOUS, Action, Guard, Mode, is_subject};
@@ -208,11 +208,19 @@ impl Asking {
             Need::Identity if self.caller.subject == Subject::Anonymous => {
                 self.may_on_cluster(Action::Consume)
             }
+            // Without rules nobody has a right to anything: their message need not be read.
+            Need::Topic(action) if self.is_stranger() => self.decided(action, ""),
+            Need::Seeing if self.is_stranger() => self.decided(Action::Consume, ""),
             need => match need.of_head() {
                 Some((action, object)) => self.decided(action, object),
                 None => Ok(()),
             },
         }
+    }
+
+    fn is_stranger(&self) -> bool {
+        let is_by_identity = matches!(self.node.access.mode, Mode::Identity);
+        is_by_identity && self.caller.subject == Subject::Anonymous
     }
 
     /// Refuses what the rules do not allow to be done to the topic that a request names.
@@ -238,8 +246,8 @@ impl Asking {
         if self.sees(object) {
             return Ok(());
         }
-        let failure = self.refusal(Action::Consume, object);
-        self.record(Some(Action::Consume), object, Err(&failure.message));
+        let failure = self.refusal(None, object);
+        self.record(None, object, Err(&failure.message));
         Err(failure)
     }
 
@@ -291,7 +299,7 @@ impl Asking {
             (None, None, Some((action, object))) if self.is_allowed(action, object) => {
                 return Ok(());
             }
-            (None, None, Some((action, object))) => self.refusal(action, object),
+            (None, None, Some((action, object))) => self.refusal(Some(action), object),
         };
         let object = right.map_or(CLUSTER_OBJECT, |(_, object)| object);
         self.record(right.map(|(action, _)| action), object, Err(&failure.message));
@@ -334,7 +342,7 @@ impl Asking {
             self.record(Some(action), object, Ok(()));
             return Ok(());
         }
-        let failure = self.refusal(action, object);
+        let failure = self.refusal(Some(action), object);
         self.record(Some(action), object, Err(&failure.message));
         Err(failure)
     }
@@ -349,7 +357,10 @@ impl Asking {
         }
     }
 
-    fn refusal(&self, action: Action, object: &str) -> Failure {
+    /// Says that somebody has no right to do this, or anything, to an object.
+    fn refusal(&self, action: Option<Action>, object: &str) -> Failure {
+        let name = action.map_or("", Action::name);
+        let what = if action.is_some() { name } else { "anything on" };
         let subject = self.caller.subject.name();
         let failure = match &self.caller.subject {
             Subject::Anonymous => Failure::new(
@@ -358,12 +369,12 @@ impl Asking {
             ),
             _ => Failure::new(
                 &kinds::PERMISSION_DENIED,
-                format!("{subject:?} has no right to {} {object}", action.name()),
+                format!("{subject:?} has no right to {what} {object}"),
             ),
         };
         failure
             .with_text(reason::SUBJECT, subject)
-            .with_text(reason::ACTION, action.name())
+            .with_text(reason::ACTION, name)
             .with_text(reason::OBJECT, object)
     }
 
@@ -387,7 +398,7 @@ impl Asking {
                 (Proof::Token { .. }, _) => "token",
                 (Proof::Jwt { .. }, _) => "jwt",
                 (Proof::Node, _) | (Proof::Connection, Subject::Node(_)) => "node",
-                (Proof::Connection, Subject::Anonymous) => "nothing",
+                (Proof::Connection, Subject::Anonymous) => BY_NOTHING,
                 (Proof::Connection, _) => "certificate",
             },
             from: *from,

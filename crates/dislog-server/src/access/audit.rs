@@ -29,7 +29,11 @@ use crate::status::Failure;
 /// Entries that wait to be written.
 const QUEUE_MAX: usize = 16_384;
 
-/// What is kept free in the queue for denials and changes.
+/// How somebody proved who they are, who did not.
+pub(super) const BY_NOTHING: &str = "nothing";
+
+/// What is kept free in the queue for denials and changes; half of it for changes alone, which no
+/// number of denials may keep out.
 const RESERVED: usize = QUEUE_MAX / 4;
 
 /// Entries that are written at a time.
@@ -143,9 +147,15 @@ impl Audit {
     /// Never waits.
     pub(super) fn record(&self, entry: Entry) {
         let Some(queue) = &self.queue else { return };
-        let is_routine = entry.allowed && entry.action != Action::Admin.name();
-        let fits = !is_routine || queue.capacity() > RESERVED;
-        if !fits || queue.try_send(entry).is_err() {
+        let is_change = entry.action == Action::Admin.name();
+        let kept_free = match (entry.allowed, is_change) {
+            (true, true) => 0,
+            // Strangers are the many, and say the least.
+            (false, _) if entry.by == BY_NOTHING => 2 * RESERVED,
+            (false, _) => RESERVED / 2,
+            (true, false) => RESERVED,
+        };
+        if queue.capacity() <= kept_free || queue.try_send(entry).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -304,17 +314,16 @@ mod tests {
     fn denials_and_changes_are_kept_when_there_is_too_much_of_the_rest() {
         let to = AuditTo::Topic("audit".parse().unwrap());
         let (audit, queue) = Audit::open(&to).unwrap();
-        for _ in 0..QUEUE_MAX {
-            audit.record(entry(true, Action::Produce));
-        }
-        assert_eq!(audit.dropped(), RESERVED as u64);
-        audit.record(entry(false, Action::Produce));
-        audit.record(entry(true, Action::Admin));
-        assert_eq!(audit.dropped(), RESERVED as u64);
-        for _ in 0..QUEUE_MAX {
-            audit.record(entry(false, Action::Produce));
-        }
-        assert_eq!(audit.dropped() as usize, RESERVED + QUEUE_MAX - (RESERVED - 2));
+        let stranger = || Entry { by: BY_NOTHING, ..entry(false, Action::Produce) };
+        let fitting = |entry: &dyn Fn() -> Entry| {
+            let dropped = audit.dropped();
+            (0..QUEUE_MAX).for_each(|_| audit.record(entry()));
+            QUEUE_MAX - (audit.dropped() - dropped) as usize
+        };
+        assert_eq!(fitting(&stranger), QUEUE_MAX - 2 * RESERVED);
+        assert_eq!(fitting(&|| entry(true, Action::Produce)), RESERVED);
+        assert_eq!(fitting(&|| entry(false, Action::Produce)), RESERVED / 2);
+        assert_eq!(fitting(&|| entry(true, Action::Admin)), RESERVED / 2);
         drop(queue);
     }
 

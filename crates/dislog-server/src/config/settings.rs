@@ -49,7 +49,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "advertise",
         meaning: "The `host:port` that clients and other nodes dial to reach this node, which \
-            dials itself by it when it starts. Empty: the address listened on.",
+            dials itself by it when it starts. Empty: the address listened on; if that is all \
+            addresses, one of this machine's.",
         set: |config, text| {
             config.advertise = if text.is_empty() { String::new() } else { host_port(text)? };
             Ok(())
@@ -105,7 +106,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "bootstrap_expect",
         meaning: "So many nodes that see each other, and no cluster, form a new one: the same \
-            number on each of the first nodes. 0: a cluster is joined, not formed.",
+            number on each of the first nodes. 0: without `join`, the node forms one by itself.",
         set: |config, text| {
             let count = text.parse().map_err(|_| "give a whole number".to_owned())?;
             config.bootstrap_expect = u32::try_from(within(count, 0, 100, |n| n.to_string())?)

@@ -105,10 +105,12 @@ impl Admin for AdminService {
         request: Request<v1::DescribeReplicasRequest>,
     ) -> Result<Response<v1::DescribeReplicasResponse>, Status> {
         let asking = Asking::of(request.extensions());
-        let mut partitions = self.node.cluster.local_partitions();
-        partitions.retain(|partition| asking.sees_partition(partition.id()));
-        let replicas = partitions.iter().map(|partition| self.replica(partition)).collect();
-        Ok(Response::new(v1::DescribeReplicasResponse { replicas }))
+        let partitions = self.node.cluster.local_partitions();
+        let is_seen = |partition: &&Partition| asking.sees_partition(partition.id());
+        let (seen, hidden): (Vec<_>, Vec<_>) = partitions.iter().partition(is_seen);
+        let replicas = seen.into_iter().map(|partition| self.replica(partition)).collect();
+        let hidden = u32::try_from(hidden.len()).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::DescribeReplicasResponse { replicas, hidden }))
     }
 
     async fn drain_node(

@@ -6,14 +6,15 @@ use std::pin::{Pin, pin};
 use dislog_cluster::{Append, AppendError, Appended, Peer};
 use dislog_proto::v1;
 use dislog_types::PartitionId;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::future::ready;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::requests::Requests;
 use crate::access::{Action, Asking, Guard};
 use crate::append::{self, Pending};
-use crate::forward::{self, Hops};
+use crate::forward::{self, Hops, Purpose};
 use crate::node::{Node, Place};
 use crate::status::Failure;
 
@@ -73,36 +74,57 @@ async fn started(node: &Node, asking: Asking, mut requests: Requests) -> Result<
     asking.may(Action::Produce, &first.topic)?;
     match node.place(&first.topic, first.partition, &asking.hops).await? {
         Place::Here(_) => Ok(submitted(node.clone(), asking, first, requests)),
-        Place::There(_, peer) => sent_on(node, asking, &peer, first, requests).await,
+        Place::There(id, peer) => sent_on(node, asking, (&id, &peer), first, requests).await,
     }
 }
 
-/// What the other node answers. It decides about every request; that who asks is still who they
-/// were is watched here.
+/// What the other node answers. It decides about every request, too, but takes this one's word for
+/// who asks: that they may, and still are who they were, is watched and recorded here.
 async fn sent_on(
     node: &Node,
     asking: Asking,
-    peer: &Peer,
+    (id, peer): (&PartitionId, &Peer),
     first: v1::ProduceRequest,
     requests: Requests,
 ) -> Result<Answers, Status> {
     let guard = asking.guard(Action::Produce, &first.topic);
     let (ended, cut) = oneshot::channel::<()>();
-    let rest = stream::unfold(requests, |mut requests| async {
-        let request = requests.next().await?.ok()?;
-        Some((request, requests))
+    // Watched beside the answers, which a client need not take.
+    let right = Right::of(&asking, &first.topic);
+    let (refuse, refused) = oneshot::channel::<Failure>();
+    let state = (requests, asking.clone(), right, refuse);
+    let rest = stream::unfold(state, |(mut requests, asking, mut right, refuse)| async move {
+        let request = tokio::select! {
+            request = requests.next() => Ok(request?.ok()?),
+            failure = right.guard.ended() => Err(failure),
+        };
+        let covered = request.and_then(|request| {
+            right.covers(&asking, &request.topic)?;
+            Ok(request)
+        });
+        match covered {
+            Ok(request) => Some((request, (requests, asking, right, refuse))),
+            Err(failure) => {
+                // Whoever took the answers may be gone.
+                let _ = refuse.send(failure);
+                None
+            }
+        }
     });
     let requests = asking.hops.next(stream::iter([first]).chain(rest).take_until(cut));
-    let answers = node.forwarder.log(peer)?.produce_stream(requests).await;
+    let lane = Purpose::producing(id);
+    let answers = node.forwarder.log_for(peer, lane)?.produce_stream(requests).await;
     let answers = answers.map_err(|status| Failure::of_peer(&status))?.into_inner();
+    let answers = answers.map_err(|status| Status::from(Failure::of_peer(&status)));
+    // Why there are no more requests comes behind the answers to those there were.
+    let refused = stream::once(refused).filter_map(|refused| ready(refused.ok()));
+    let answers = answers.chain(refused.map(|failure| Err(failure.into()))).boxed();
     let state = Some((answers, guard, node.closing.clone(), ended));
     Ok(Box::pin(stream::unfold(state, |state| async {
         // The requests go on for as long as `ended` is held.
         let (mut answers, mut guard, closing, ended) = state?;
         let answer = tokio::select! {
-            answer = answers.next() => {
-                answer?.map_err(|status| Status::from(Failure::of_peer(&status)))
-            }
+            answer = answers.next() => answer?,
             failure = guard.ended() => Err(failure.into()),
             () = closing.wait() => return None,
         };
@@ -169,6 +191,7 @@ impl Course {
                     None => None,
                 };
                 let node = node.clone();
+                let append = node.forwarder.admit(append, node.request_timeout()).await?;
                 Ok(Pending::There(tokio::spawn(async move {
                     if let Some(before) = before {
                         before.await.map_err(|_| moved(&id))?;
@@ -261,8 +284,9 @@ impl Right {
     }
 
     fn covers(&mut self, asking: &Asking, topic: &str) -> Result<(), Failure> {
+        self.guard.check()?;
         if self.topic == topic {
-            return self.guard.check();
+            return Ok(());
         }
         asking.may(Action::Produce, topic)?;
         *self = Right::of(asking, topic);

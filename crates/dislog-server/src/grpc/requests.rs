@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use dislog_cluster::count_parts;
 use dislog_proto::v1;
+use dislog_types::BatchError;
+use dislog_types::limits::BATCH_PARTS_MAX;
 use futures_util::Stream;
 use http::Request;
 use http_body::Body as HttpBody;
@@ -19,10 +22,23 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::MESSAGE_BYTES_MAX;
-use super::unary::{ENCODING, PREFIX_BYTES, framed_bytes};
+use super::unary::{PREFIX_BYTES, framed_bytes, names_encoding};
+use crate::status::Failure;
 
 /// The path of the method.
 const PRODUCE_STREAM: &str = "/log.v1.Log/ProduceStream";
+
+/// The records of a request and the headers of each, by their fields' numbers.
+const PART_TAGS: &[u32] = &[1, 11];
+
+/// The request that a message is. Of what it would take much more memory than it has, nothing is
+/// made.
+pub(super) fn decoded(message: Bytes) -> Result<v1::ProduceRequest, Status> {
+    if count_parts(&message, PART_TAGS) > BATCH_PARTS_MAX {
+        return Err(Failure::from(BatchError::Parts).into());
+    }
+    v1::ProduceRequest::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
 
 /// The requests of one stream, in their order; the first failure is the last of them.
 pub(super) struct Requests(Pin<Box<dyn Stream<Item = Outcome> + Send>>);
@@ -55,7 +71,7 @@ impl OwnRequests {
         B: HttpBody<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Send + 'static,
     {
         let is_own = request.uri().path() == PRODUCE_STREAM;
-        if !is_own || request.headers().contains_key(ENCODING) {
+        if !is_own || names_encoding(request.headers()) {
             return request.map(Either::Left);
         }
         let (mut head, body) = request.into_parts();
@@ -119,9 +135,7 @@ impl Gathering {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<v1::ProduceRequest>, Status>> {
         loop {
             if let Some(message) = self.gather()? {
-                let request = v1::ProduceRequest::decode(message);
-                let request = request.map_err(|error| Status::internal(error.to_string()))?;
-                return Poll::Ready(Ok(Some(request)));
+                return Poll::Ready(decoded(message).map(Some));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
@@ -196,6 +210,24 @@ mod tests {
         let first = gathered(vec![sent]).await.swap_remove(0).unwrap();
         let place = first.batch.as_ptr();
         assert_eq!(BytesMut::from(first.batch).as_ptr(), place, "it was copied to be changed");
+    }
+
+    #[test]
+    fn many_empty_records_and_headers_are_refused_before_they_are_made() {
+        let records = |count: usize| Bytes::from([0x0a, 0].repeat(count));
+        assert_eq!(decoded(records(BATCH_PARTS_MAX)).unwrap().records.len(), BATCH_PARTS_MAX);
+        // One record, and in it as many headers.
+        let headers = [0x5a, 0].repeat(BATCH_PARTS_MAX);
+        let header = v1::Header::default();
+        let record = v1::Record { headers: vec![header; 2], ..v1::Record::default() };
+        assert_eq!(record.encode_to_vec(), [0x5a, 0, 0x5a, 0]);
+        let mut one = vec![0x0a];
+        prost::encoding::encode_varint(headers.len() as u64, &mut one);
+        for refused in [records(BATCH_PARTS_MAX + 1), Bytes::from([one, headers].concat())] {
+            let status = decoded(refused).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+            assert!(status.message().contains("131072 records and headers"), "{status}");
+        }
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tonic::Status;
 
-use super::produce;
+use super::{produce, requests};
 use crate::access::Asking;
 use crate::identity::Caller;
 use crate::node::Node;
@@ -26,14 +26,19 @@ use crate::node::Node;
 const PRODUCE: &str = "/log.v1.Log/Produce";
 
 /// Names the compression of messages.
-pub(super) const ENCODING: &str = "grpc-encoding";
+const ENCODING: &str = "grpc-encoding";
 
 /// The bytes before a message: whether it is compressed, and its length, big-endian.
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Whether this is a request for [`answer`].
 pub(crate) fn is_plain_produce(head: &request::Parts) -> bool {
-    head.uri.path() == PRODUCE && !head.headers.contains_key(ENCODING)
+    head.uri.path() == PRODUCE && !names_encoding(&head.headers)
+}
+
+/// Whether messages are compressed, as the head says; then tonic refuses them.
+pub(super) fn names_encoding(headers: &HeaderMap) -> bool {
+    headers.get(ENCODING).is_some_and(|encoding| encoding != "identity")
 }
 
 /// Answers a request whose body bounds the length of its message. Cancelled, the append may happen
@@ -57,8 +62,7 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
 {
     let message = message(body).await?;
-    let request = v1::ProduceRequest::decode(message);
-    let request = request.map_err(|error| Status::internal(error.to_string()))?;
+    let request = requests::decoded(message)?;
     Ok(produce::produce(node, asking, request).await?)
 }
 

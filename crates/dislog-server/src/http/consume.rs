@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use dislog_cluster::Progress;
 use dislog_types::limits::RECORD_BYTES_MAX;
 use http::{HeaderMap, header};
@@ -83,7 +84,9 @@ pub(super) async fn get_record(
     let record = one_record(&node, reader).await?;
     if accepted == BYTES {
         let content_type = [(header::CONTENT_TYPE, BYTES)];
-        return Ok((content_type, Body::from(room.hold(record.record.value))).into_response());
+        // Copied, because it is part of a batch, which would stay with it.
+        let value = Bytes::copy_from_slice(&record.record.value);
+        return Ok((content_type, Body::from(room.hold(value))).into_response());
     }
     Ok(json(room, &RecordOut::from(record)))
 }

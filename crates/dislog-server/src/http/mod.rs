@@ -25,7 +25,7 @@ use axum::handler::Handler;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
-use http::{Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body_util::BodyExt as _;
 
 use crate::access::table::Need;
@@ -91,6 +91,12 @@ async fn pass(
     next: Next,
 ) -> Result<Response, Failure> {
     let path = path.map_err(|rejection| Failure::invalid(format!("the path: {rejection}")))?;
+    if !request.method().is_safe() && is_of_another_site(request.headers()) {
+        return Err(Failure::new(
+            &kinds::PERMISSION_DENIED,
+            "a web page of another site may not change anything here",
+        ));
+    }
     let topic = path.iter().find(|(name, _)| *name == "topic").map(|(_, topic)| topic);
     let asking = Asking::of(request.extensions());
     match asking.at_route(request.headers(), route, need, topic) {
@@ -103,6 +109,20 @@ async fn pass(
             Err(refused)
         }
     }
+}
+
+/// Whether a browser sends the request for a page that is not of this server: its user did not ask
+/// for it. Source: Fetch Metadata, <https://www.w3.org/TR/fetch-metadata/>; older browsers say only
+/// the page's origin.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let said = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    if let Some(site) = said(HeaderName::from_static("sec-fetch-site")) {
+        return site != b"same-origin" && site != b"none";
+    }
+    let origin = said(header::ORIGIN).and_then(|origin| std::str::from_utf8(origin).ok());
+    let Some(origin) = origin else { return headers.contains_key(header::ORIGIN) };
+    let of_origin = origin.split_once("://").map(|(_, host)| host.as_bytes());
+    of_origin.is_none() || of_origin != said(header::HOST)
 }
 
 /// Reads the body of a request that is refused, if it is small and comes soon: curl does not show

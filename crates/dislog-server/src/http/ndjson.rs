@@ -59,6 +59,7 @@ pub(super) async fn append_lines(
         (Ok(()), None) => Err(Failure::invalid("the body has no records: send at least one line")),
         (Err(failure), None) => Err(failure.with("appended", 0)),
         (Err(failure), Some(appended)) => Err(failure
+            .of_partly_done()
             .with("appended", appended.count)
             .with("offset", appended.offset)
             .with("last_offset", appended.last_offset)),
@@ -86,6 +87,8 @@ struct Lines<'a> {
 impl Lines<'_> {
     async fn read(&mut self, mut body: Received) -> Result<(), Failure> {
         while let Some(data) = self.next(&mut body).await? {
+            // Before room is asked for: there is none for more.
+            self.check_length(&data)?;
             body.take(&mut self.share, data.len()).await?;
             let line_count = self.line_count;
             self.take(data).await?;
@@ -138,13 +141,19 @@ impl Lines<'_> {
             let whole = self.rest.split();
             self.line(&whole).await?;
         }
-        if self.rest.len() + data.len() > LINE_BYTES_MAX {
-            let number = self.line_count + 1;
-            let message = format!("line {number} has more than {LINE_BYTES_MAX} bytes");
-            return Err(Failure::new(&kinds::TOO_LARGE, message));
-        }
         self.rest.extend_from_slice(&data);
         Ok(())
+    }
+
+    /// Refuses what would make the line under way too long.
+    fn check_length(&self, data: &[u8]) -> Result<(), Failure> {
+        let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+        if self.rest.len() + end <= LINE_BYTES_MAX {
+            return Ok(());
+        }
+        let number = self.line_count + 1;
+        let message = format!("line {number} has more than {LINE_BYTES_MAX} bytes");
+        Err(Failure::new(&kinds::TOO_LARGE, message))
     }
 
     async fn line(&mut self, line: &[u8]) -> Result<(), Failure> {

@@ -1,11 +1,15 @@
 //! Records as JSON. What is given out can be sent in again.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use dislog_proto::v1;
 use dislog_types::Record;
-use serde::de::IgnoredAny;
+use dislog_types::limits::{BATCH_PARTS_MAX, RECORD_HEADERS_MAX};
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -34,6 +38,7 @@ pub(super) struct RecordIn {
     /// What the record is about, as any bytes in base64.
     key_base64: Option<String>,
     /// Metadata in order; keys may repeat.
+    #[serde(deserialize_with = "few_headers")]
     headers: Vec<HeaderJson>,
     /// Opaque to the log and kept with the record.
     #[serde(rename = "type")]
@@ -49,6 +54,7 @@ pub(super) struct RecordIn {
     timestamp_ms: Option<IgnoredAny>,
     /// Only at the top: many records instead of one.
     #[schema(ignore)]
+    #[serde(deserialize_with = "some_records")]
     records: Option<Vec<RecordIn>>,
 }
 
@@ -99,6 +105,44 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
+fn few_headers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderJson>, D::Error> {
+    from.deserialize_seq(AtMost { count: RECORD_HEADERS_MAX, what: "headers", of: PhantomData })
+}
+
+fn few_records<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RecordIn>, D::Error> {
+    from.deserialize_seq(AtMost { count: BATCH_PARTS_MAX, what: "records", of: PhantomData })
+}
+
+fn some_records<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<RecordIn>>, D::Error> {
+    few_records(from).map(Some)
+}
+
+/// Reads a list of so many elements at most: they take much more memory than `{}` has bytes.
+struct AtMost<T> {
+    count: usize,
+    what: &'static str,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "a list of at most {} {}", self.count, self.what)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = list.next_element()? {
+            if elements.len() == self.count {
+                return Err(A::Error::custom(format!("more than {} {}", self.count, self.what)));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
+    }
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -109,7 +153,10 @@ pub(super) fn parse_document(text: &[u8], now_ms: i64) -> Result<Vec<Record>, Fa
         |error: serde_json::Error| Failure::invalid(format!("the body is not valid: {error}"));
     let starts_array = text.trim_ascii_start().first() == Some(&b'[');
     let records = if starts_array {
-        serde_json::from_slice(text).map_err(malformed)?
+        let mut list = serde_json::Deserializer::from_slice(text);
+        few_records(&mut list)
+            .and_then(|records| list.end().map(|()| records))
+            .map_err(malformed)?
     } else {
         let mut single: RecordIn = serde_json::from_slice(text).map_err(malformed)?;
         match single.records.take() {

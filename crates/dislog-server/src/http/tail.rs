@@ -140,6 +140,8 @@ impl Source for Tail {
                 Ok(result) => result.map(|()| Waited::Records),
                 Err(_) => Ok(in_vain),
             },
+            // This node may be cut off from the others, and its client need not be.
+            failure = self.reader.is_left_alone() => Err(failure),
             failure = self.guard.ended() => Err(failure),
             () = self.node.closing.wait() => Err(Failure::shutting_down()),
         }

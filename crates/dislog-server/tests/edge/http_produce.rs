@@ -148,6 +148,70 @@ async fn a_failure_midway_says_what_was_appended() {
     post(&node, RECORDS, LINES, "\n\n").await.problem(400, "INVALID_REQUEST");
 }
 
+/// Whoever sent such a request again would add records twice.
+#[tokio::test]
+async fn what_was_done_in_part_is_not_to_be_retried() {
+    let node = start().await;
+    let headers = ["content-type: application/x-ndjson", "transfer-encoding: chunked"];
+    let mut stream = open(node.addr(), &format!("POST {RECORDS}"), &headers).await;
+    stream.write_all(b"e\r\n{\"value\":\"a\"}\n\r\n").await.unwrap();
+    let waiting = format!("{RECORDS}?offset=0&wait=20s");
+    while get(&node, &waiting).await.status != 200 {}
+    let answer = tokio::join!(read_answer(&mut stream), node.server.shutdown()).0;
+    answer.problem(503, "SHUTTING_DOWN");
+    assert_eq!((&answer.json()["appended"], &answer.json()["retry"]), (&json!("1"), &json!(false)));
+    assert!(!answer.headers.contains_key("retry-after"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_line_is_too_long_at_once() {
+    let node = start().await;
+    let line = format!("{{\"value\":\"{}\"}}", "x".repeat(17 << 20));
+    let answer = soon(post(&node, RECORDS, LINES, &line)).await;
+    assert!(answer.problem(413, "TOO_LARGE").contains("line 1"));
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let node = start().await;
+    let request = format!("POST {RECORDS}");
+    for refused in [
+        &["sec-fetch-site: cross-site"][..],
+        &["sec-fetch-site: same-site"],
+        &["origin: https://evil.example"],
+        &["origin: null"],
+    ] {
+        let answer = send(&node, &request, refused, b"x").await;
+        assert!(answer.problem(403, "PERMISSION_DENIED").contains("another site"), "{refused:?}");
+    }
+    for allowed in [
+        &["sec-fetch-site: same-origin"][..],
+        &["sec-fetch-site: none"],
+        &["origin: http://test"],
+        &[],
+    ] {
+        assert_eq!(send(&node, &request, allowed, b"x").await.status, 201, "{allowed:?}");
+    }
+    let link = ["sec-fetch-site: cross-site", "sec-fetch-mode: navigate"];
+    assert_eq!(send(&node, &format!("GET {RECORDS}"), &link, b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn lists_that_take_much_more_memory_than_they_have_bytes_are_refused() {
+    let node = start().await;
+    let many = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+    assert_eq!(post(&node, RECORDS, JSON, &many(1_000)).await.json()["count"], 1_000);
+    let records = post(&node, RECORDS, JSON, &many((1 << 17) + 1)).await;
+    assert!(records.problem(400, "INVALID_REQUEST").contains("more than 131072 records"));
+    let header = r#"{"key":"k","value":""}"#;
+    let headers = format!(r#"{{"headers":[{}]}}"#, vec![header; 1_001].join(","));
+    let headers = post(&node, RECORDS, JSON, &headers).await;
+    assert!(headers.problem(400, "INVALID_REQUEST").contains("more than 1000 headers"));
+    // A value of its own is not read.
+    let value = format!(r#"{{"json":{}}}"#, many(1 << 18));
+    assert_eq!(post(&node, RECORDS, JSON, &value).await.status, 201);
+}
+
 #[tokio::test]
 async fn conditions_are_query_parameters() {
     let node = start().await;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::compression::{Compression, decompress};
 use super::header::{BatchError, BatchHeader, HEADER_BYTES};
 use super::varint;
-use crate::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
+use crate::limits::{BATCH_PARTS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use crate::record::{Header, Record};
 
 /// The records of a verified batch, at dense offsets from its base offset on. Their contents share
@@ -26,15 +26,20 @@ pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<Record>, Batch
     Ok(records)
 }
 
-/// Checks that [`records`] will give back the records of a verified batch, and that each is within
-/// [`RECORD_BYTES_MAX`], without making them.
+/// Checks that [`records`] will give back the records of a verified batch, that each is within
+/// [`RECORD_BYTES_MAX`] and all together within [`BATCH_PARTS_MAX`], without making them.
 ///
 /// # Errors
-/// As [`records`], and if a record is too large.
+/// As [`records`], and if a record is too large or there are too many.
 pub fn validate(header: &BatchHeader, batch: &Bytes) -> Result<(), BatchError> {
-    walk(header, &body(header, batch)?, |number, view| match view.content_bytes {
-        0..=RECORD_BYTES_MAX => Ok(()),
-        bytes => Err(BatchError::RecordTooLarge { number, bytes }),
+    let mut parts = 0;
+    walk(header, &body(header, batch)?, |number, view| {
+        parts += 1 + view.headers.count;
+        match view.content_bytes {
+            _ if parts > BATCH_PARTS_MAX => Err(BatchError::Parts),
+            0..=RECORD_BYTES_MAX => Ok(()),
+            bytes => Err(BatchError::RecordTooLarge { number, bytes }),
+        }
     })
 }
 

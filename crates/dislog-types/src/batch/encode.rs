@@ -5,19 +5,22 @@ use bytes::BytesMut;
 use super::compression::{Compression, compress};
 use super::header::{BatchHeader, HEADER_BYTES, ProducerStamp, write_header};
 use super::varint;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_PARTS_MAX};
 use crate::record::Record;
 
 /// Gathers records into one batch.
 ///
 /// - It is never empty when it is finished: `finish` of an empty builder is a bug of the caller and
 ///   panics.
-/// - Uncompressed, it never passes [`BATCH_BYTES_MAX`]: `push` refuses the record that would.
+/// - It never passes [`BATCH_PARTS_MAX`] nor, uncompressed, [`BATCH_BYTES_MAX`]: `push` refuses the
+///   record that would.
 #[derive(Debug)]
 pub struct BatchBuilder {
     /// Room for the header, then the records, not compressed.
     bytes: Vec<u8>,
     record_count: u32,
+    /// Records and headers.
+    parts: usize,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
 }
@@ -40,7 +43,13 @@ impl BatchBuilder {
     pub fn with_capacity(records_bytes: usize) -> BatchBuilder {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + records_bytes.min(BATCH_BYTES_MAX));
         bytes.resize(HEADER_BYTES, 0);
-        BatchBuilder { bytes, record_count: 0, base_timestamp_ms: 0, max_timestamp_ms: i64::MIN }
+        BatchBuilder {
+            bytes,
+            record_count: 0,
+            parts: 0,
+            base_timestamp_ms: 0,
+            max_timestamp_ms: i64::MIN,
+        }
     }
 
     /// How many records were added.
@@ -67,7 +76,8 @@ impl BatchBuilder {
         };
         let body_bytes = body.encoded_bytes();
         let total = self.bytes.len() + body_bytes + varint::encoded_bytes(body_bytes as i64);
-        if total > BATCH_BYTES_MAX || self.record_count as usize == BATCH_RECORDS_MAX {
+        let parts = self.parts + 1 + record.headers.len();
+        if total > BATCH_BYTES_MAX || parts > BATCH_PARTS_MAX {
             return false;
         }
         varint::put(&mut self.bytes, body_bytes as i64);
@@ -75,6 +85,7 @@ impl BatchBuilder {
         self.base_timestamp_ms = base_timestamp_ms;
         self.max_timestamp_ms = self.max_timestamp_ms.max(record.created_ms);
         self.record_count += 1;
+        self.parts = parts;
         true
     }
 

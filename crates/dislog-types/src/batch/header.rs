@@ -2,7 +2,7 @@
 
 use super::compression::Compression;
 use crate::checksum::crc32c;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_PARTS_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 
 /// The bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
@@ -30,6 +30,9 @@ pub enum BatchError {
     /// More bytes than a batch may have.
     #[error("the batch has {0} bytes, the limit is {BATCH_BYTES_MAX}")]
     TooLarge(usize),
+    /// More records and headers than a batch may have.
+    #[error("the batch has more than {BATCH_PARTS_MAX} records and headers: send several")]
+    Parts,
     /// Another version of the layout.
     #[error("the batch has magic {0}, only 2 is supported")]
     Magic(u8),

@@ -39,7 +39,14 @@ pub(super) fn show(view: &View, node: &str, format: Format, output: &mut Output)
         return Ok(());
     }
     let hint = match view.cluster.nodes.len() {
+        _ if view.hidden.get(&node.id).is_some_and(|hidden| *hidden > 0) => {
+            "ask with the rights of somebody who may see every topic"
+        }
         1 => "it is the only node: records can be neither added nor read while it is stopped",
+        _ if view.is_needed_for_good(&node.id) => {
+            "of one or two replicas none can be spared: `dislog topic alter TOPIC --replicas 3`, \
+             or move them: `dislog cluster drain`"
+        }
         _ => {
             "try again once the others have caught up, or move its replicas: `dislog cluster drain`"
         }

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dislog_client::{Client, ClusterInfo, Error, NodeInfo, Replica, Topic};
+use dislog_client::{Client, ClusterInfo, Error, NodeInfo, Replica, Replicas, Topic};
 use futures_util::future::join_all;
 
 use crate::failure::{Exit, Failure};
+use crate::topic::count;
 
 /// How long a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -29,6 +30,8 @@ pub(super) struct View {
     pub(super) topics: Vec<Topic>,
     /// Why nodes did not answer, by id.
     pub(super) silent: BTreeMap<String, String>,
+    /// How many replicas nodes have that whoever asks may not see, by id.
+    pub(super) hidden: BTreeMap<String, u32>,
     /// The metadata's first.
     pub(super) partitions: Vec<Partition>,
 }
@@ -78,7 +81,7 @@ pub(super) struct Finding {
 }
 
 /// What nodes say of their replicas, by id.
-type Answers = BTreeMap<String, Result<Vec<Replica>, String>>;
+type Answers = BTreeMap<String, Result<Replicas, String>>;
 
 impl View {
     /// Asks everybody.
@@ -125,12 +128,13 @@ impl View {
                 partitions.insert(name, Partition { wanted, target, ..Partition::default() });
             }
         }
-        let mut silent = BTreeMap::new();
+        let (mut silent, mut hidden) = (BTreeMap::new(), BTreeMap::new());
         for (node, answer) in answers {
             match answer {
                 Err(why) => drop(silent.insert(node, why)),
                 Ok(replicas) => {
-                    for replica in replicas {
+                    hidden.insert(node.clone(), replicas.hidden);
+                    for replica in replicas.seen {
                         let name = (replica.topic.clone(), replica.partition);
                         let partition = partitions.entry(name).or_default();
                         partition.replicas.push(ReplicaState::new(node.clone(), replica));
@@ -145,7 +149,7 @@ impl View {
             partition
         };
         let partitions = partitions.into_iter().map(&mut complete).collect();
-        View { cluster, topics, silent, partitions }
+        View { cluster, topics, silent, hidden, partitions }
     }
 
     /// The node that a person means by an id, a name, an address, or the start of an id.
@@ -159,10 +163,21 @@ impl View {
     }
 
     /// Why a node may not be stopped now: the partitions that would have no majority of voters in
-    /// step without it, and what each would have. Empty: it may.
+    /// step without it, and what each would have; and what cannot be seen. Empty: it may.
     pub(super) fn blockers(&self, node: &str) -> Vec<Finding> {
         let found = self.partitions.iter().filter_map(|p| Some((p.name(), p.blocker(node)?)));
-        found.map(|(partition, what)| Finding { partition, what }).collect()
+        let hidden = self.hidden.get(node).filter(|hidden| **hidden > 0).map(|hidden| {
+            let what = "you have no right to see whether others can do without it".to_owned();
+            (count(u64::from(*hidden), "replica"), what)
+        });
+        found.chain(hidden).map(|(partition, what)| Finding { partition, what }).collect()
+    }
+
+    /// Whether a node is needed by partitions that nothing can make do without it, other than more
+    /// replicas: of two voters, or one, none may stop.
+    pub(super) fn is_needed_for_good(&self, node: &str) -> bool {
+        let mut needed = self.partitions.iter().filter(|p| p.blocker(node).is_some());
+        needed.any(|partition| partition.voters.len() <= 2 && partition.wanted <= 2)
     }
 
     /// What people call the node of an id.
@@ -314,7 +329,7 @@ pub(super) fn plain(error: &Error) -> String {
 
 fn committed(answers: &Answers) -> BTreeMap<Name, u64> {
     let mut committed = BTreeMap::new();
-    for replica in answers.values().flatten().flatten() {
+    for replica in answers.values().flatten().flat_map(|replicas| &replicas.seen) {
         let name = (replica.topic.clone(), replica.partition);
         let offset: &mut u64 = committed.entry(name).or_default();
         *offset = replica.committed_offset.max(*offset);

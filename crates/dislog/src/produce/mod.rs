@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dislog_client::{Compression, Delivery, Header, Producer, ProducerOptions, Record};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::escape::unescape;
 use crate::failure::{Exit, Failure};
@@ -160,6 +160,8 @@ enum End {
     Input,
     /// The input has something that is no record, or cannot be read.
     Refused(Failure),
+    /// A delivery failed; the tally says why.
+    Delivery,
     /// The producer takes no more; the tally says why, unless it was this very record.
     Producer(dislog_client::Error),
     /// A signal.
@@ -175,8 +177,13 @@ async fn add(
 ) -> Result<(Tally, u64, End), Failure> {
     let mut signals = Signals::listen()?;
     let (sent, deliveries) = mpsc::channel(GROUPS_UNDER_WAY_MAX);
-    let counting = tokio::spawn(tally::count(deliveries, progress.clone()));
-    let end = send(&producer, groups, sent, &mut signals).await;
+    let (tell, failed) = oneshot::channel();
+    let counting = tokio::spawn(tally::count(deliveries, tell, progress.clone()));
+    let end = tokio::select! {
+        end = send(&producer, groups, sent, &mut signals) => end,
+        // Its input may be silent for long.
+        Ok(()) = failed => End::Delivery,
+    };
     let confirmed = async {
         // Whatever fails here fails a delivery as well, and is counted there.
         let _ = producer.close().await;
@@ -288,7 +295,7 @@ fn verdict(tally: Tally, end: End) -> Result<(), Failure> {
     };
     match (tally.failure, end) {
         (Some(error), _) => Err(not_all(Failure::from(error))),
-        (None, End::Input) => Ok(()),
+        (None, End::Input | End::Delivery) => Ok(()),
         (None, End::Refused(failure)) => Err(failure),
         (None, End::Producer(error)) => Err(Failure::from(error)),
         (None, End::Signal(exit)) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dislog_client::{Delivered, Delivery, Error, Outcome};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Groups of deliveries that may wait to be confirmed. With the most records a group may have, this
 /// bounds the memory that waiting deliveries take; the bytes of their records are bounded by the
@@ -67,14 +67,23 @@ impl Tally {
     }
 }
 
-/// Counts until there are no more deliveries. The second number returned: bytes of input that were
-/// added.
-pub(crate) async fn count(mut sent: mpsc::Receiver<Sent>, progress: ProgressBar) -> (Tally, u64) {
+/// Counts until there are no more deliveries, and says so when one has failed. The second number
+/// returned: bytes of input that were added.
+pub(crate) async fn count(
+    mut sent: mpsc::Receiver<Sent>,
+    failed: oneshot::Sender<()>,
+    progress: ProgressBar,
+) -> (Tally, u64) {
+    let mut failed = Some(failed);
     let mut tally = Tally::default();
     let mut input_bytes = 0;
     while let Some(group) = sent.recv().await {
         for delivery in group.deliveries {
             tally.count(delivery.await);
+            if let Some(failed) = failed.take_if(|_| tally.failure.is_some()) {
+                // Nothing may be left to be sent.
+                let _ = failed.send(());
+            }
         }
         if tally.failure.is_none() {
             input_bytes += group.input_bytes;

@@ -70,7 +70,7 @@ impl Asked {
 }
 
 /// Connections of gRPC, with certificates as `files` say.
-fn channel(address: &str, files: Files) -> Channel {
+pub(crate) fn channel(address: &str, files: Files) -> Channel {
     let tls = ClientTls::new(files).unwrap();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let address = address.to_owned();

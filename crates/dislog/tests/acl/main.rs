@@ -11,3 +11,4 @@ mod node;
 #[path = "../../../dislog-server/tests/registered/mod.rs"]
 mod registered;
 mod rules;
+mod streams;

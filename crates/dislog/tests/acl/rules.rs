@@ -32,6 +32,10 @@ fn rules_and_tokens_hold_on_every_node_and_for_what_is_sent_on() {
         let why = refused(&mut cluster.bearer(token, at, &["token", "create", "root"]));
         assert!(why.contains("no right to admin @cluster"), "{why}");
     }
+    // Whether nodes may be stopped also depends on what is not shown.
+    let check = ["cluster", "check", &cluster.nodes[0].address];
+    let why = refused(&mut cluster.bearer(token, 0, &check));
+    assert!(why.contains("rights of somebody who may see every topic"), "{why}");
     let got = ok(&mut cluster.bearer(token, 0, &["get", "orders.eu"]));
     assert_eq!(got, "by curl\n".repeat(3));
     let forged = "dislog_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

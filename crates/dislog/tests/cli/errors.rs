@@ -71,7 +71,7 @@ const GOLDEN: &[(&[&str], &[u8], i32, &str)] = &[
         &["get", "demo", "-o", "99"],
         b"",
         3,
-        "error: offset 99 is outside demo-0, which has offsets 1 to 3\n \
+        "error: offset 99 is outside demo-0, which begins at 1 and ends before 3\n \
              hint: `-o start` begins with the first record, `-o end -f` waits for the next one\n",
     ),
     (
@@ -163,6 +163,23 @@ fn a_server_names_the_setting_it_cannot_use() {
     let (code, text) = said(&user, &["verify", "/no/such/dir"], b"");
     assert_eq!(code, 2);
     assert!(text.contains("/no/such/dir"), "{text}");
+}
+
+/// Whoever names a certificate does not want to be without one.
+#[test]
+fn half_of_the_tls_variables_are_not_ignored() {
+    let (_data, _node, user) = server();
+    for (set, missing) in [
+        (&["DISLOG_TLS_CERT", "DISLOG_TLS_KEY"][..], "DISLOG_TLS_CA is not set"),
+        (&["DISLOG_TLS_KEY"], "DISLOG_TLS_CA is not set"),
+        (&["DISLOG_TLS_CA", "DISLOG_TLS_CERT"], "only one of DISLOG_TLS_CERT and DISLOG_TLS_KEY"),
+    ] {
+        let mut command = user.command(&["topic", "list"]);
+        command.envs(set.iter().map(|name| (name, "/some/file")));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(missing), "{set:?}: {said}");
+    }
 }
 
 #[test]

@@ -143,6 +143,21 @@ fn a_line_is_added_when_it_is_written_not_when_the_input_ends() {
 }
 
 #[test]
+fn a_failed_delivery_ends_adding_though_the_input_is_silent() {
+    let (_data, node, user) = server();
+    user.ok(&["topic", "create", "demo"], b"");
+    let (mut adding, mut input) = user.start_with_input(&["add", "demo", "--timeout", "1s"]);
+    input.write_all(b"before\n").unwrap();
+    while user.ok_text(&["get", "demo"]) != "before\n" {}
+    node.kill();
+    input.write_all(b"after\n").unwrap();
+    assert_eq!(adding.wait().code(), Some(4));
+    let mut said = String::new();
+    adding.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("added 1 record") && said.contains("error: "), "{said}");
+}
+
+#[test]
 fn ctrl_c_while_adding_keeps_what_was_read() {
     let (_dir, _node, user) = server();
     user.ok(&["topic", "create", "demo"], b"");

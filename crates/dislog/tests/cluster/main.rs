@@ -312,12 +312,19 @@ fn a_dead_node_is_removed() {
     assert_eq!(cluster.ok(&["get", "demo"]), "a record\n");
 }
 
-/// Whoever watches a node's health is told when it cannot serve, and when it can again.
+/// Whoever follows the end of the log is sent elsewhere by a node that hears of no other. Whoever
+/// watches its health is told that it cannot serve, and when it can again.
 #[test]
-fn watchers_are_told_when_there_is_no_majority() {
+fn followers_and_watchers_are_told_when_there_is_no_majority() {
     let mut cluster = Cluster::start();
     cluster.add("demo", "a record\n");
     cluster.until("all is well", |status| is_well(status, 1));
+    let mut following = ["application/x-ndjson", "text/event-stream"].map(|form| {
+        let mut asking = Asking::at(&cluster.addresses[0]);
+        asking.follow("/v1/topics/demo/records?follow=true", form);
+        assert!(asking.lines_until("a record").is_some(), "{form}");
+        asking
+    });
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let endpoint = format!("http://{}", cluster.addresses[0]);
     let mut watch = runtime.block_on(async {
@@ -334,6 +341,11 @@ fn watchers_are_told_when_there_is_no_majority() {
     cluster.end(2, Signal::KILL);
     // A leader of its own may have been lost before, and found again.
     while told() != ServingStatus::NotServing {}
+    for asking in &mut following {
+        let said = asking.lines_until("NO_LEADER").expect("it ended without a word");
+        assert!(said.contains(r#""retry":true"#), "{said}");
+        assert_eq!(asking.lines_until("a record"), None);
+    }
     for number in [1, 2] {
         cluster.servers[number] = Some(cluster.server(number));
     }
@@ -449,6 +461,18 @@ impl Asking {
             body.len()
         );
         self.0.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+    }
+
+    /// Begins a stream.
+    fn follow(&mut self, path: &str, form: &str) {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {form}\r\n\r\n");
+        self.0.get_mut().write_all(head.as_bytes()).unwrap();
+    }
+
+    /// Reads lines up to one with `text` in it, which it returns; none if the stream ends before.
+    fn lines_until(&mut self, text: &str) -> Option<String> {
+        let mut lines = (&mut self.0).lines().map(Result::unwrap).take_while(|line| line != "0");
+        lines.find(|line| line.contains(text))
     }
 
     /// Status and body.
