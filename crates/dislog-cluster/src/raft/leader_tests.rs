@@ -1,5 +1,7 @@
 //! Replicas that cease to be what they were.
 
+use dislog_log::fs::SimFs;
+
 use super::driver::Input;
 use super::membership::Target;
 use super::test_world::{LONG_MS, NODES, World};
@@ -76,6 +78,32 @@ fn nobody_is_let_go_whom_the_others_could_not_do_without() {
     world.start(gone, fs);
     world.run_for(LONG_MS);
     assert_eq!(voters(&world), 2);
+    world.appended_everywhere(GROUP);
+}
+
+#[test]
+fn who_is_gone_makes_room_for_the_first_who_can_take_its_place() {
+    let mut world = World::new();
+    let leader = world.leader(GROUP);
+    let mut others = NODES.into_iter().filter(|node| *node != leader);
+    let (staying, gone) = (others.next().unwrap(), others.next().unwrap());
+    let _lost = world.kill(gone);
+    world.run_for(LONG_MS);
+    // Of two that are to come, one does not.
+    let target = Target { voters: vec![leader, 4, 5], learners: Vec::new(), newest: 5 };
+    world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    world.start(4, SimFs::new(4));
+    world.run_for(LONG_MS);
+    let membership = world.nodes[&leader].shared[&GROUP].health().membership.clone();
+    let mut voters = membership.voters.clone();
+    voters.sort_unstable();
+    let mut wanted = vec![leader, staying, 4];
+    wanted.sort_unstable();
+    assert_eq!(voters, wanted, "{membership:?}");
+
+    // Those can do without any of them.
+    let _lost = world.kill(4);
+    world.run_for(LONG_MS);
     world.appended_everywhere(GROUP);
 }
 

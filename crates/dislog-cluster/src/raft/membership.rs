@@ -7,10 +7,11 @@
 //!   missing ──add──► learner ──caught up──► voter        not wanted ──remove──► gone
 //! ```
 //!
-//! A replica is given up only in the step that completes the voters that are wanted, so that a
-//! replacement never leaves fewer than there were, and only if a majority of those is in contact. A
-//! step that touches several goes through a joint membership, in which majorities of the old and of
-//! the new voters are needed.
+//! A replica is given up only in the step that completes the voters that are wanted, or that puts
+//! another in its place, so that a replacement never leaves fewer than there were, and only if a
+//! majority of those is in contact. Nor does it leave more: among four, one that is gone for good
+//! would leave three that can do without none. A step that touches several goes through a joint
+//! membership, in which majorities of the old and of the new voters are needed.
 //!
 //! The log holds a change as Protocol Buffers, field for field that of Raft; it is decoded by our
 //! own decoder, because it came from a peer.
@@ -203,25 +204,34 @@ impl Group {
             return missing;
         }
         let promoted = now.learners.iter().filter(|replica| target.voters.contains(replica));
-        let (ready, late): (Vec<u64>, Vec<u64>) =
+        let (mut ready, late): (Vec<u64>, Vec<u64>) =
             promoted.partition(|replica| self.has_caught_up(**replica));
-        let is_near =
-            |replica: &u64| self.node.raft.prs().get(*replica).is_some_and(|p| p.recent_active);
-        if late.iter().any(is_near) {
-            return Vec::new();
+        let mut given_up: Vec<u64> = now.voters.clone();
+        given_up.retain(|replica| !target.voters.contains(replica));
+        if !late.is_empty() {
+            // Whoever is gone makes room first: the others can do without one less until then.
+            given_up.sort_by_key(|replica| self.is_there(*replica));
+            given_up.truncate(ready.len());
         }
-        let complete = late.is_empty();
+        let waits = late.iter().any(|replica| self.is_there(*replica));
+        if waits {
+            // All come in one step, soon, but for those who are needed now.
+            given_up.retain(|replica| !self.is_there(*replica));
+            ready.truncate(given_up.len());
+        }
         let mut steps: Vec<Step> = ready
             .into_iter()
             .map(|replica| Step { kind: StepKind::AddVoter.into(), replica })
             .collect();
-        let unwanted_voter = |replica: &&u64| !target.voters.contains(replica);
-        for &replica in now.voters.iter().filter(unwanted_voter).filter(|_| complete) {
+        for replica in given_up {
             let kind = match target.learners.contains(&replica) {
                 true => StepKind::AddLearner,
                 false => StepKind::Remove,
             };
             steps.push(Step { kind: kind.into(), replica });
+        }
+        if waits {
+            return steps;
         }
         let unwanted =
             |replica: &&u64| !target.voters.contains(replica) && !target.learners.contains(replica);
@@ -234,7 +244,6 @@ impl Group {
     /// others than now: to let one go that is there, while one that stays is not, could leave no
     /// majority at all.
     fn could_decide(&self, now: &Membership, steps: &[Step]) -> bool {
-        let raft = &self.node.raft;
         let mut voters = now.voters.clone();
         for step in steps {
             match step.kind() {
@@ -242,11 +251,14 @@ impl Group {
                 StepKind::Remove | StepKind::AddLearner => voters.retain(|it| *it != step.replica),
             }
         }
-        let is_there = |replica: &&u64| {
-            **replica == raft.id || raft.prs().get(**replica).is_some_and(|it| it.recent_active)
-        };
-        let there = voters.iter().filter(is_there).count();
+        let there = voters.iter().filter(|replica| self.is_there(**replica)).count();
         voters == now.voters || 2 * there > voters.len()
+    }
+
+    /// Whether a replica was heard lately.
+    fn is_there(&self, replica: u64) -> bool {
+        let raft = &self.node.raft;
+        replica == raft.id || raft.prs().get(replica).is_some_and(|it| it.recent_active)
     }
 
     /// Whether a replica that is no member was one. Those of the metadata go by their disks, which

@@ -62,8 +62,8 @@ pub(super) async fn http2(
     (requests, tokio::spawn(connection))
 }
 
-/// The connection's end, by the server: what a client says last (an answer to the server's ping, its
-/// own farewell) may find nobody there any more, and that is all that may go wrong.
+/// The connection is ended by the server. What a client says last (an answer to the server's ping,
+/// its own farewell) may find nobody there any more; nothing else may go wrong.
 pub(super) async fn is_ended(connection: JoinHandle<Result<(), h2::Error>>) {
     let ended = timeout(HANG, connection).await.expect("it stays").unwrap();
     assert!(ended.as_ref().err().is_none_or(h2::Error::is_io), "{ended:?}");
