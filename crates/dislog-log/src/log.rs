@@ -241,15 +241,15 @@ impl Log {
         self.flush_to(self.writer(), target, OnFull::Keep)
     }
 
-    /// Writes what is staged while a sync runs, so that the next one finds it written. Does not
-    /// wait for the sync, or for anybody who writes: what it leaves, the next `flush` does. Frames
-    /// of any term: not for who has frames staged that wait for their term to be on disk.
-    pub fn write_ahead(&self) {
+    /// Writes what is staged while a sync runs, so that the next one finds it written; frames of
+    /// terms after `term_max` stay staged. Does not wait for the sync, or for anybody who writes:
+    /// what it leaves, the next `flush` does.
+    pub fn write_ahead(&self, term_max: u64) {
         if let Ok(mut writer) = self.0.writer.try_lock()
             && let Some(writer) = &mut *writer
         {
             // A failure that lasts is found again, and told, by the flush.
-            let _ = self.write(writer, u64::MAX, false);
+            let _ = self.write(writer, term_max, false);
         }
     }
 

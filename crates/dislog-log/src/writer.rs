@@ -13,8 +13,12 @@ use crate::store::{self, StoreHeader};
 /// How much is written again at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
-/// Groups smaller than this find room that was written before: see [`Writer::reserve`].
+/// Where groups are smaller than this, they find room that was written before: see
+/// [`Writer::reserve`].
 const RESERVE_FOR_BYTES: u64 = 64 << 10;
+
+/// How many groups their usual size is taken of, about.
+const USUAL_OF: u64 = 8;
 
 /// How much room is made at least, so that it is worth the trouble, and at most, so that it takes
 /// no time.
@@ -33,6 +37,8 @@ pub(crate) struct Writer {
     store: Arc<dyn File>,
     index: Arc<dyn File>,
     reserved: u64,
+    /// The size of late groups: a moving average.
+    usual_bytes: u64,
 }
 
 /// A store and its index.
@@ -51,7 +57,8 @@ impl Writer {
         let (store, index) = created?;
         let extent = Extent::empty(&header);
         let reserved = extent.end_position;
-        Ok(Writer { segment: Arc::new(segment), extent, store, index, reserved })
+        let segment = Arc::new(segment);
+        Ok(Writer { segment, extent, store, index, reserved, usual_bytes: 0 })
     }
 
     fn create_files(fs: &dyn Fs, dir: &Path, segment: &Segment) -> Result<Files, LogError> {
@@ -68,7 +75,7 @@ impl Writer {
         let open = |path: &Path| fs.open(path).map_err(|e| LogError::of("open", path, &e));
         let (store, index) = (open(&segment.store_path)?, open(&segment.index_path)?);
         let reserved = store.len().map_err(|e| LogError::of("read", &segment.store_path, &e))?;
-        Ok(Writer { segment, extent, store, index, reserved })
+        Ok(Writer { segment, extent, store, index, reserved, usual_bytes: 0 })
     }
 
     /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any
@@ -106,7 +113,9 @@ impl Writer {
             .map_err(|e| LogError::of("write", &self.segment.store_path, &e))?;
         let group_bytes = extent.end_position - self.extent.end_position;
         self.extent = extent;
-        if group_bytes < RESERVE_FOR_BYTES && extent.end_position > self.reserved {
+        self.usual_bytes = (self.usual_bytes * (USUAL_OF - 1) + group_bytes) / USUAL_OF;
+        let small = group_bytes.max(self.usual_bytes) < RESERVE_FOR_BYTES;
+        if small && extent.end_position > self.reserved {
             self.reserve(segment_bytes)?;
         }
         Ok(())
@@ -114,7 +123,8 @@ impl Writer {
 
     /// Writes zeros behind the extent, to be synced with it. A file that grows has its new length
     /// recorded by every sync, which takes a second write; into room that is there a sync writes
-    /// just the frames. Small groups gain most by that; large ones would only be written twice.
+    /// just the frames. Small groups gain most by that; large ones would only be written twice, and
+    /// a small one now and then changes nothing about that.
     fn reserve(&mut self, segment_bytes: u64) -> Result<(), LogError> {
         let end = self.extent.end_position;
         let wanted = end.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);

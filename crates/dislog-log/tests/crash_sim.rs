@@ -108,7 +108,7 @@ impl Model {
                 log.write_checkpoint(&Checkpoint { raft_index, start_offset, state })
             }
             18..20 => {
-                log.write_ahead();
+                log.write_ahead(u64::MAX);
                 // It does not tell of failures; whoever stages next hears of those that last.
                 log.stage(Vec::new())
             }

@@ -41,8 +41,9 @@ const HTTP2_WINDOW_BYTES: [(usize, u32); 3] =
 /// How much a connection of one's own raises the rank.
 const OWN_RANK: usize = 4;
 
-/// Larger frames than the 16 KiB of old cost fewer calls and wake-ups.
-const HTTP2_FRAME_BYTES_MAX: u32 = 64 << 10;
+/// How many of the largest frames fill a window. Larger frames than the 16 KiB of old cost fewer
+/// calls and wake-ups; one that is not complete is held beside the window.
+const HTTP2_FRAMES_PER_WINDOW: u32 = 16;
 
 /// What is buffered for a slow reader of one stream.
 const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -259,7 +260,7 @@ async fn serve_http2(stream: Prefixed, answering: Answering) -> hyper::Result<()
         .timer(TokioTimer::new())
         .initial_stream_window_size(window_bytes / 2)
         .initial_connection_window_size(window_bytes)
-        .max_frame_size(HTTP2_FRAME_BYTES_MAX)
+        .max_frame_size(window_bytes / HTTP2_FRAMES_PER_WINDOW)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_header_list_size(HTTP2_HEADERS_BYTES_MAX)

@@ -137,6 +137,7 @@ impl Driver {
             rim: Rim {
                 threads,
                 syncs: Vec::new(),
+                ahead: Vec::new(),
                 transport: config.transport,
                 changed: config.changed,
                 members_changed: false,
@@ -403,6 +404,9 @@ impl Driver {
         for job in self.rim.syncs.drain(..) {
             self.syncs_under_way += 1;
             self.rim.threads.take(Job::Sync(job));
+        }
+        for job in self.rim.ahead.drain(..) {
+            self.rim.threads.take(Job::Ahead(job));
         }
     }
 

@@ -36,7 +36,7 @@ use super::persist::Persist;
 use super::rest::Rest;
 use super::rim::Rim;
 use super::storage::LogStorage;
-use super::sync_threads::{Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
+use super::sync_threads::{AheadJob, Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
 use super::transport::PeerMessage;
 use super::vote_file::Vote;
 use super::waiters::{Reads, Waiter, Waiters};
@@ -51,10 +51,6 @@ use crate::partition::upkeep::{Next, Upkeep};
 
 /// How long a group that is to end waits for appends under way to be committed.
 const END_WAIT_MS: i64 = 1_000;
-
-/// What waits for a sync to end is written meanwhile if it is so much: a copy into the page cache,
-/// but one that takes time.
-const WRITE_AHEAD_BYTES_MIN: u64 = 64 << 10;
 
 /// Sees every committed batch of a group, in order: once when the group is opened, and on as they
 /// come.
@@ -638,9 +634,8 @@ impl Group {
         if let Some((bytes, beside)) = self.persist.begin(rim.now_ms) {
             let (group, dir, term) = (self.number(), self.dir.clone(), self.vote.term);
             rim.syncs.push(SyncJob { group, log: log.clone(), dir, beside, term, bytes });
-        } else if self.persist.waiting_bytes() >= WRITE_AHEAD_BYTES_MIN && !self.persist.has_vote()
-        {
-            log.write_ahead();
+        } else if self.persist.take_ahead() {
+            rim.ahead.push(AheadJob { log: log.clone(), term: self.vote.term });
         }
     }
 

@@ -15,6 +15,10 @@ const DISK_FULL_RETRY_MS: i64 = 500;
 /// that the outcome is unknown.
 const DISK_FULL_WAIT_MS: i64 = 5_000;
 
+/// What waits for a sync to end is written meanwhile if it is so much: a copy into the page cache,
+/// but one that takes time. Less in simulations, whose groups are small, so that it happens there.
+const WRITE_AHEAD_BYTES_MIN: u64 = if cfg!(feature = "sim") { 256 } else { 64 << 10 };
+
 /// See the module.
 ///
 /// - `in_flight` is what a thread is working on; at most one sync at a time.
@@ -26,6 +30,8 @@ pub(super) struct Persist {
     persisted: u64,
     staged: Staged,
     in_flight: Option<(u64, Staged)>,
+    /// Of what was staged while a sync is under way: so much is to be written before it ends.
+    ahead_bytes: u64,
     disk_full: Option<DiskFull>,
 }
 
@@ -91,6 +97,7 @@ impl Persist {
         let staged = std::mem::take(&mut self.staged);
         let beside = Beside { vote: staged.vote, members: staged.members.clone() };
         let begun = (staged.bytes, beside);
+        self.ahead_bytes = 0;
         self.in_flight = Some((self.last_ready, staged));
         Some(begun)
     }
@@ -172,9 +179,15 @@ impl Persist {
         self.disk_full.is_some_and(|full| !is_soon(full))
     }
 
-    /// Bytes that wait for the sync under way to end.
-    pub(super) fn waiting_bytes(&self) -> u64 {
-        if self.is_syncing() { self.staged.bytes } else { 0 }
+    /// Whether enough waits for the sync under way to end that it is to be written meanwhile; it is
+    /// taken for written then.
+    pub(super) fn take_ahead(&mut self) -> bool {
+        let bytes = self.staged.bytes.saturating_sub(self.ahead_bytes);
+        let is_due = self.is_syncing() && !self.has_vote() && bytes >= WRITE_AHEAD_BYTES_MIN;
+        if is_due {
+            self.ahead_bytes = self.staged.bytes;
+        }
+        is_due
     }
 
     pub(super) fn is_syncing(&self) -> bool {
@@ -196,6 +209,32 @@ impl Persist {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_is_written_ahead_once() {
+        let mut persist = Persist::default();
+        persist.stage_entries(WRITE_AHEAD_BYTES_MIN);
+        assert!(!persist.take_ahead(), "no sync is under way: one can begin");
+        persist.begin(0).unwrap();
+        assert!(!persist.take_ahead(), "nothing waits");
+        for _ in 0..2 {
+            persist.stage_entries(WRITE_AHEAD_BYTES_MIN - 1);
+            assert!(!persist.take_ahead(), "it is little");
+            persist.stage_entries(1);
+            assert!(persist.take_ahead() && !persist.take_ahead());
+        }
+        persist.stage_vote(Vote { term: 2, voted_for: 1 });
+        persist.stage_entries(WRITE_AHEAD_BYTES_MIN);
+        assert!(!persist.take_ahead(), "entries of a term wait for its vote");
+        persist.succeeded();
+        persist.begin(0).unwrap();
+        persist.stage_entries(WRITE_AHEAD_BYTES_MIN);
+        assert!(!persist.take_ahead(), "the vote is under way");
+        persist.succeeded();
+        persist.begin(0).unwrap();
+        persist.stage_entries(WRITE_AHEAD_BYTES_MIN);
+        assert!(persist.take_ahead());
+    }
 
     fn full_at(now_ms: i64) -> Persist {
         let mut persist = Persist::default();

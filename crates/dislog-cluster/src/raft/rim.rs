@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dislog_log::fs::Fs;
 use rand::rngs::StdRng;
 
-use super::sync_threads::{SyncJob, Workers};
+use super::sync_threads::{AheadJob, SyncJob, Workers};
 use super::transport::Transport;
 use crate::settings::DISK_HEADROOM_BYTES;
 
@@ -16,6 +16,8 @@ pub(super) struct Rim {
     pub(super) threads: Box<dyn Workers>,
     /// Syncs to be begun at the end of the turn.
     pub(super) syncs: Vec<SyncJob>,
+    /// What is to be written then, for the syncs after those under way.
+    pub(super) ahead: Vec<AheadJob>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) disk: DiskSpace,
     pub(super) catch_up: CatchUp,

@@ -1,14 +1,15 @@
 //! The threads that do to disks what takes time: votes, writes and syncs, and the upkeep of logs.
 //!
 //! The driver hands a job over and goes on; the outcome comes back through its channel. The driver
-//! gives at most one job of each kind per log at a time, so the queues here are
-//! bounded by the number of logs. Syncs go first: somebody waits for them. A sync that is the only
-//! one may be done by the driver itself, with the same [`Tools`].
+//! gives at most one job of each kind per log at a time, and of those that write ahead one for so
+//! many bytes, so the queues here are bounded by the number of logs and the bytes under way. Syncs
+//! go first: somebody waits for them. A sync that is the only one may be done by the driver itself,
+//! with the same [`Tools`].
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::{io, iter};
@@ -37,6 +38,13 @@ pub(crate) struct SyncJob {
     pub(super) term: u64,
     /// Bytes of the entries.
     pub(super) bytes: u64,
+}
+
+/// Writes what was staged while a sync runs.
+pub(crate) struct AheadJob {
+    pub(super) log: Log,
+    /// The term that is on disk.
+    pub(super) term: u64,
 }
 
 /// Begins a log anew at another start.
@@ -97,6 +105,8 @@ pub(crate) trait Workers: Send {
 pub(crate) enum Job {
     /// See there.
     Sync(SyncJob),
+    /// See there. Nobody waits for it.
+    Ahead(AheadJob),
     /// See there.
     Install(InstallJob),
     /// See there.
@@ -119,6 +129,7 @@ struct Queue {
 #[derive(Default)]
 struct Jobs {
     syncs: VecDeque<SyncJob>,
+    ahead: VecDeque<AheadJob>,
     installs: VecDeque<InstallJob>,
     fetches: VecDeque<FetchJob>,
     upkeep: VecDeque<UpkeepJob>,
@@ -155,6 +166,7 @@ impl Workers for SyncThreads {
         let mut jobs = self.queue.jobs();
         match job {
             Job::Sync(job) => jobs.syncs.push_back(job),
+            Job::Ahead(job) => jobs.ahead.push_back(job),
             Job::Install(job) => jobs.installs.push_back(job),
             Job::Fetch(job) => jobs.fetches.push_back(job),
             Job::Upkeep(job) => jobs.upkeep.push_back(job),
@@ -181,6 +193,9 @@ impl Queue {
             if let Some(job) = jobs.syncs.pop_front() {
                 return Some(Job::Sync(job));
             }
+            if let Some(job) = jobs.ahead.pop_front() {
+                return Some(Job::Ahead(job));
+            }
             if let Some(job) = jobs.installs.pop_front() {
                 return Some(Job::Install(job));
             }
@@ -199,7 +214,7 @@ impl Queue {
 
     fn work(&self, tools: &Tools) {
         while let Some(job) = self.next() {
-            if tools.results.send(tools.work(job)).is_err() {
+            if tools.work(job).is_err() {
                 return;
             }
         }
@@ -207,14 +222,25 @@ impl Queue {
 }
 
 impl Tools {
-    /// Does a job; blocks.
-    pub(crate) fn work(&self, job: Job) -> Input {
-        match job {
+    /// Does a job and sends what it came to; blocks.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    pub(crate) fn work(&self, job: Job) -> Result<(), SendError<Input>> {
+        self.results.send(match job {
             Job::Sync(job) => Input::Synced(self.sync(&job)),
+            Job::Ahead(job) => {
+                // What it leaves, or fails to do, the next sync does or finds again.
+                let _ = guarded("write ahead", PathBuf::new(), || {
+                    job.log.write_ahead(job.term);
+                    Ok(())
+                });
+                return Ok(());
+            }
             Job::Install(job) => Input::Installed(self.install(job)),
             Job::Fetch(job) => Input::Fetched(job.work()),
             Job::Upkeep(job) => Input::Kept(self.upkeep(job)),
-        }
+        })
     }
 
     /// Does a sync; blocks.

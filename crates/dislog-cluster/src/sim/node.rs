@@ -80,7 +80,7 @@ impl Core {
     fn work(&self, number: u64) {
         if let Some(job) = self.jobs.remove(number) {
             // The driver is there: this is it.
-            let _ = self.tools.results.send(self.tools.work(job));
+            let _ = self.tools.work(job);
         }
     }
 }
