@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SendError, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::{io, iter};
@@ -214,20 +214,15 @@ impl Queue {
 
     fn work(&self, tools: &Tools) {
         while let Some(job) = self.next() {
-            if tools.work(job).is_err() {
-                return;
-            }
+            tools.work(job);
         }
     }
 }
 
 impl Tools {
     /// Does a job and sends what it came to; blocks.
-    ///
-    /// # Errors
-    /// If the driver has ended.
-    pub(crate) fn work(&self, job: Job) -> Result<(), SendError<Input>> {
-        self.results.send(match job {
+    pub(crate) fn work(&self, job: Job) {
+        let result = match job {
             Job::Sync(job) => Input::Synced(self.sync(&job)),
             Job::Ahead(job) => {
                 // What it leaves, or fails to do, the next sync does or finds again.
@@ -235,12 +230,14 @@ impl Tools {
                     job.log.write_ahead(job.term);
                     Ok(())
                 });
-                return Ok(());
+                return;
             }
             Job::Install(job) => Input::Installed(self.install(job)),
             Job::Fetch(job) => Input::Fetched(job.work()),
             Job::Upkeep(job) => Input::Kept(self.upkeep(job)),
-        })
+        };
+        // Without a driver nobody waits for it.
+        let _ = self.results.send(result);
     }
 
     /// Does a sync; blocks.

@@ -249,7 +249,7 @@ impl World {
                 let some: Vec<Job> = node.jobs.0.lock().unwrap().drain(..).collect();
                 jobs += some.len();
                 for job in some {
-                    let _ = node.tools.work(job);
+                    node.tools.work(job);
                 }
             }
             if sent.is_empty() && jobs == 0 && self.wire.lock().unwrap().is_empty() {

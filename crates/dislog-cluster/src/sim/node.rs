@@ -79,8 +79,7 @@ impl Jobs {
 impl Core {
     fn work(&self, number: u64) {
         if let Some(job) = self.jobs.remove(number) {
-            // The driver is there: this is it.
-            let _ = self.tools.work(job);
+            self.tools.work(job);
         }
     }
 }
