@@ -1,6 +1,8 @@
 //! Replicas that cease to be what they were.
 
-use dislog_log::fs::SimFs;
+use std::path::Path;
+
+use dislog_log::fs::{Fs, SimFs};
 
 use super::driver::Input;
 use super::membership::Target;
@@ -105,6 +107,36 @@ fn who_is_gone_makes_room_for_the_first_who_can_take_its_place() {
     let _lost = world.kill(4);
     world.run_for(LONG_MS);
     world.appended_everywhere(GROUP);
+}
+
+#[test]
+fn what_the_log_proves_committed_is_known_at_the_start() {
+    let mut world = World::new();
+    let leader = world.leader(GROUP);
+    let node = NODES.into_iter().find(|node| *node != leader).unwrap();
+    let since = |world: &World, node: u64| {
+        let health = world.nodes[&node].shared[&GROUP].health();
+        (health.membership_since, health.membership.learners.clone())
+    };
+    let mut changes = Vec::new();
+    for learners in [vec![4], vec![], vec![5]] {
+        let target = Target { voters: NODES.to_vec(), learners, newest: 5 };
+        world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+        world.run_for(LONG_MS);
+        changes.push(since(&world, leader));
+    }
+    assert_eq!(since(&world, node), changes[2]);
+
+    // It had the entries on disk before it knew that they were committed.
+    let fs = world.kill(node);
+    fs.remove_if_there(Path::new("/a-9/members")).unwrap();
+    world.isolate(node);
+    world.start(node, fs);
+    world.run_for(LONG_MS);
+    assert_eq!(since(&world, node), changes[1], "the last may yet not be committed");
+    world.cut.clear();
+    world.run_for(LONG_MS);
+    assert_eq!(since(&world, node), changes[2]);
 }
 
 /// The leader of a group, and a follower that has acknowledged some entries and is cut off now.

@@ -35,6 +35,9 @@ const HEADER_BYTES: usize = 8;
 pub(crate) struct History {
     #[prost(message, repeated, tag = "1")]
     steps: Vec<Step>,
+    /// The newest replica that ever belonged to the group, as far as is known.
+    #[prost(uint64, tag = "2")]
+    newest_replica: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -49,13 +52,15 @@ struct Step {
 impl History {
     /// That of a group which has had one membership since `raft_index`.
     pub(crate) fn since(raft_index: u64, membership: Membership) -> History {
-        History { steps: vec![Step { raft_index, membership }] }
+        let newest_replica = membership.replicas().max().unwrap_or(0);
+        History { steps: vec![Step { raft_index, membership }], newest_replica }
     }
 
     /// The entry at `raft_index` brought another.
     pub(crate) fn push(&mut self, raft_index: u64, membership: Membership) {
         let later = self.steps.last().is_none_or(|last| last.raft_index < raft_index);
         assert!(later, "memberships follow one another");
+        self.newest_replica = self.newest_replica.max(membership.replicas().max().unwrap_or(0));
         self.steps.push(Step { raft_index, membership });
     }
 
@@ -71,12 +76,13 @@ impl History {
         Some(&step.membership)
     }
 
-    /// Whether a replica ever belonged to the group, as far as is known.
-    pub(crate) fn knows(&self, replica: u64) -> bool {
-        self.steps.iter().any(|step| step.membership.replicas().any(|known| known == replica))
+    /// Whether a replica that is no member was one, or was passed over: those who belong to a group
+    /// come in the order of their ids. Known also of who was given up before the log begins.
+    pub(crate) fn is_over(&self, replica: u64) -> bool {
+        replica <= self.newest_replica
     }
 
-    /// Forgets what was over before the entry at `raft_index`.
+    /// Forgets which membership there was before the entry at `raft_index`.
     pub(crate) fn forget_before(&mut self, raft_index: u64) {
         let kept = self.steps.iter().rposition(|step| step.raft_index <= raft_index);
         self.steps.drain(..kept.unwrap_or(0));
@@ -164,11 +170,19 @@ mod tests {
         assert_eq!(history.at(8).unwrap().learners, [2]);
         assert_eq!(voters(&history, 9), Some(vec![1, 2]));
         assert_eq!(history.newest().0, 10);
-        assert!(history.knows(2) && !history.knows(3));
         history.forget_before(9);
         assert_eq!((voters(&history, 8), voters(&history, 9)), (None, Some(vec![1, 2])));
         history.forget_before(100);
         assert_eq!(history.newest(), (10, &Membership::of(vec![1, 2])));
+    }
+
+    #[test]
+    fn who_was_given_up_is_known_also_when_the_log_no_longer_says_so() {
+        let mut history = history();
+        assert!(history.is_over(2) && !history.is_over(3));
+        history.push(20, Membership::of(vec![1]));
+        history.forget_before(100);
+        assert!(decode(&encode(&history)).unwrap().is_over(2) && !history.is_over(3));
     }
 
     #[test]

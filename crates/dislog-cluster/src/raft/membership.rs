@@ -264,7 +264,7 @@ impl Group {
     /// Whether a replica that is no member was one. Those of the metadata go by their disks, which
     /// may come back.
     fn was_removed(&self, replica: u64) -> bool {
-        self.number() != metadata::GROUP && self.node.store().history().knows(replica)
+        self.number() != metadata::GROUP && self.node.store().history().is_over(replica)
     }
 
     fn has_caught_up(&self, replica: u64) -> bool {

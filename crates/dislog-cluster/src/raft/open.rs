@@ -173,7 +173,7 @@ impl OpenGroup {
         let floor = known.max(bounds.first_raft_index - 1);
         let limit = if alone { bounds.last_raft_index } else { floor };
         let machine = self.replay(log, checkpoint, floor, limit)?;
-        let committed = machine.applied;
+        let committed = proven(log, machine.applied)?;
         let storage = LogStorage::new(log.clone(), vote, history, committed);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&self.raft_config(machine.applied), storage, &logger)?;
@@ -309,4 +309,24 @@ impl OpenGroup {
             ..Config::default()
         }
     }
+}
+
+/// As far as the entries behind `applied` prove themselves committed: to the last change of
+/// membership but one, because a leader proposes a change only once it has carried out the one
+/// before.
+///
+/// Who does not know that goes by a membership that may be over for long. Others who do the same
+/// could be a majority of that and elect it, although those who decide now have gone on.
+fn proven(log: &Log, applied: u64) -> Result<u64, ReadError> {
+    let last = log.bounds().last_raft_index;
+    let (mut read, mut change, mut proven) = (applied, applied, applied);
+    while read < last {
+        for frame in log.frames(read + 1, last + 1, REPLAY_BYTES)? {
+            read = frame.raft_index;
+            if frame.kind == Kind::Membership {
+                (proven, change) = (change, read);
+            }
+        }
+    }
+    Ok(proven)
 }
