@@ -313,7 +313,8 @@ impl Group {
         self.upkeep.set_policy(policy);
     }
 
-    /// Ends the group; `done` is told when nothing touches its files any more.
+    /// Ends the group; `done` is told when nothing touches its files any more, but for what may yet
+    /// be written ahead to those that are open.
     pub(super) fn end(&mut self, life: Life, done: Option<mpsc::Sender<()>>, now_ms: i64) {
         if life.is_over() {
             // What was proposed may still be committed by replicas that are left.

@@ -47,7 +47,7 @@ pub(crate) enum Input {
     SetTarget(u64, Target),
     /// Hand the leadership of a group to another replica.
     TransferLeader(u64, u64),
-    /// End a group; tell when nothing touches its files any more.
+    /// End a group; tell when nothing touches its files any more; see [`Group::end`].
     EndGroup(u64, Life, mpsc::Sender<()>),
     /// End everything; tell when it is.
     Close(Option<oneshot::Sender<()>>),

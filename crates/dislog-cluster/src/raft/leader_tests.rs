@@ -11,17 +11,27 @@ use super::transport::{PeerMessage, PeerMessageKind};
 
 const GROUP: u64 = 9;
 
+/// A world, who leads the group in it, and the two others.
+fn led() -> (World, u64, [u64; 2]) {
+    let world = World::new();
+    let leader = world.leader(GROUP);
+    let others: Vec<u64> = NODES.into_iter().filter(|node| *node != leader).collect();
+    (world, leader, others.try_into().unwrap())
+}
+
+/// The group's leader hears who should belong to it.
+fn aim(world: &World, leader: u64, target: Target) {
+    world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+}
+
 #[test]
 fn a_leader_that_was_removed_while_it_synced_leads_no_more() {
-    let mut world = World::new();
-    let first = world.leader(GROUP);
-    let mut others = NODES.into_iter().filter(|node| *node != first);
-    let (removed, other) = (others.next().unwrap(), others.next().unwrap());
+    let (mut world, first, [removed, other]) = led();
 
     // Its removal is in the log of everybody, but the leader does not hear so.
     world.cut.extend([(removed, first), (other, first)]);
     let target = Target { voters: vec![first, other], learners: Vec::new(), newest: 3 };
-    world.nodes[&first].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    aim(&world, first, target);
     world.settle();
     world.isolate(first);
     (world.no_candidate, world.slow_leader_of) = (Some(other), Some(GROUP));
@@ -63,14 +73,11 @@ fn what_panics_in_one_group_stops_its_replica_here_and_nothing_else() {
 
 #[test]
 fn nobody_is_let_go_whom_the_others_could_not_do_without() {
-    let mut world = World::new();
-    let leader = world.leader(GROUP);
-    let mut others = NODES.into_iter().filter(|node| *node != leader);
-    let (leaving, gone) = (others.next().unwrap(), others.next().unwrap());
+    let (mut world, leader, [leaving, gone]) = led();
     let fs = world.kill(gone);
     world.run_for(LONG_MS);
     let target = Target { voters: vec![leader, gone], learners: vec![leaving], newest: 3 };
-    world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    aim(&world, leader, target);
     world.run_for(LONG_MS);
     let voters =
         |world: &World| world.nodes[&leader].shared[&GROUP].health().membership.voters.len();
@@ -85,15 +92,12 @@ fn nobody_is_let_go_whom_the_others_could_not_do_without() {
 
 #[test]
 fn who_is_gone_makes_room_for_the_first_who_can_take_its_place() {
-    let mut world = World::new();
-    let leader = world.leader(GROUP);
-    let mut others = NODES.into_iter().filter(|node| *node != leader);
-    let (staying, gone) = (others.next().unwrap(), others.next().unwrap());
+    let (mut world, leader, [staying, gone]) = led();
     let _lost = world.kill(gone);
     world.run_for(LONG_MS);
     // Of two that are to come, one does not.
     let target = Target { voters: vec![leader, 4, 5], learners: Vec::new(), newest: 5 };
-    world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+    aim(&world, leader, target);
     world.start(4, SimFs::new(4));
     world.run_for(LONG_MS);
     let membership = world.nodes[&leader].shared[&GROUP].health().membership.clone();
@@ -111,9 +115,7 @@ fn who_is_gone_makes_room_for_the_first_who_can_take_its_place() {
 
 #[test]
 fn what_the_log_proves_committed_is_known_at_the_start() {
-    let mut world = World::new();
-    let leader = world.leader(GROUP);
-    let node = NODES.into_iter().find(|node| *node != leader).unwrap();
+    let (mut world, leader, [node, _]) = led();
     let since = |world: &World, node: u64| {
         let health = world.nodes[&node].shared[&GROUP].health();
         (health.membership_since, health.membership.learners.clone())
@@ -121,7 +123,7 @@ fn what_the_log_proves_committed_is_known_at_the_start() {
     let mut changes = Vec::new();
     for learners in [vec![4], vec![], vec![5]] {
         let target = Target { voters: NODES.to_vec(), learners, newest: 5 };
-        world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+        aim(&world, leader, target);
         world.run_for(LONG_MS);
         changes.push(since(&world, leader));
     }

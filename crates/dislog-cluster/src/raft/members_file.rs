@@ -52,8 +52,9 @@ struct Step {
 impl History {
     /// That of a group which has had one membership since `raft_index`.
     pub(crate) fn since(raft_index: u64, membership: Membership) -> History {
-        let newest_replica = membership.replicas().max().unwrap_or(0);
-        History { steps: vec![Step { raft_index, membership }], newest_replica }
+        let mut history = History::default();
+        history.push(raft_index, membership);
+        history
     }
 
     /// The entry at `raft_index` brought another.
@@ -77,7 +78,8 @@ impl History {
     }
 
     /// Whether a replica that is no member was one, or was passed over: those who belong to a group
-    /// come in the order of their ids. Known also of who was given up before the log begins.
+    /// come in the order of their ids. Known also of who was given up before the log begins, unless
+    /// this replica was made to begin its log behind that.
     pub(crate) fn is_over(&self, replica: u64) -> bool {
         replica <= self.newest_replica
     }
