@@ -15,29 +15,21 @@ mod produce;
 mod record_json;
 mod tail;
 mod topics;
-
-use std::time::Duration;
+mod unread;
 
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::handler::Handler;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use http_body_util::BodyExt as _;
 
 use crate::access::table::Need;
 use crate::access::{Action, Asking};
 use crate::node::Node;
 use crate::status::{Failure, kinds};
-
-/// So much is read of the body of a request that is refused, ...
-const REFUSED_BYTES_MAX: usize = 64 << 10;
-
-/// ... for so long.
-const REFUSED_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// All HTTP paths of a node.
 pub(crate) fn router(node: &Node) -> Router {
@@ -45,6 +37,7 @@ pub(crate) fn router(node: &Node) -> Router {
         .router
         .fallback(no_such_path)
         .method_not_allowed_fallback(method)
+        .layer(from_fn(unread::hear_out))
         .with_state(node.clone())
 }
 
@@ -99,16 +92,9 @@ async fn pass(
     }
     let topic = path.iter().find(|(name, _)| *name == "topic").map(|(_, topic)| topic);
     let asking = Asking::of(request.extensions());
-    match asking.at_route(request.headers(), route, need, topic) {
-        Ok(asking) => {
-            request.extensions_mut().insert(asking);
-            Ok(next.run(request).await)
-        }
-        Err(refused) => {
-            read_rest(request).await;
-            Err(refused)
-        }
-    }
+    let asking = asking.at_route(request.headers(), route, need, topic)?;
+    request.extensions_mut().insert(asking);
+    Ok(next.run(request).await)
 }
 
 /// Whether a browser sends the request for a page that is not of this server: its user did not ask
@@ -123,26 +109,6 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     let Some(origin) = origin else { return headers.contains_key(header::ORIGIN) };
     let of_origin = origin.split_once("://").map(|(_, host)| host.as_bytes());
     of_origin.is_none() || of_origin != said(header::HOST)
-}
-
-/// Reads the body of a request that is refused, if it is small and comes soon: curl does not show
-/// an answer that comes before it has sent everything.
-async fn read_rest(request: Request) {
-    if request.headers().contains_key(header::EXPECT) {
-        // It waits for the answer with its body.
-        return;
-    }
-    let mut body = request.into_body();
-    let reading = async {
-        let mut bytes = 0;
-        while bytes < REFUSED_BYTES_MAX
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
-        }
-    };
-    // However far it came, it is refused.
-    let _ = tokio::time::timeout(REFUSED_WAIT_MAX, reading).await;
 }
 
 fn routes() -> Routes {
