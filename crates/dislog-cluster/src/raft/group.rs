@@ -37,6 +37,7 @@ use super::rest::Rest;
 use super::rim::Rim;
 use super::storage::LogStorage;
 use super::sync_threads::{AheadJob, Job, Kept, SyncJob, Synced, UpkeepJob, UpkeepTask};
+use super::telling::Telling;
 use super::transport::PeerMessage;
 use super::vote_file::Vote;
 use super::waiters::{Reads, Waiter, Waiters};
@@ -82,6 +83,7 @@ pub(crate) struct Group {
     pub(super) course: Course,
     pub(super) rest: Rest,
     pub(super) losses: Losses,
+    pub(super) telling: Telling,
     /// The rest of the node knows who leads, and who belongs to the group.
     pub(super) told_others: bool,
     /// Told once the group serves, or cannot.
@@ -199,7 +201,10 @@ impl Group {
             }
             Ok(Admission::Duplicate(place)) => self.waiters.push_duplicate(place, reply),
             Ok(Admission::Append(place)) => match self.propose_batch(append, &place) {
-                Ok(raft_index) => self.waiters.push(raft_index, Waiter::Append(place, reply)),
+                Ok(raft_index) => {
+                    self.telling.proposed(self.node.raft.raft_log.committed, rim.now_ms);
+                    self.waiters.push(raft_index, Waiter::Append(place, reply));
+                }
                 Err(error) => reply.send(Err(error)),
             },
         }
@@ -442,6 +447,8 @@ impl Group {
                 self.take_ready(rim);
             } else if let Some(ready) = self.persist.skip() {
                 self.persisted(ready, rim);
+            } else if self.is_to_tell(rim.now_ms) {
+                self.node.raft.bcast_append();
             } else {
                 break;
             }
@@ -462,6 +469,12 @@ impl Group {
             (rim.changed)();
         }
         self.look_at_rest();
+    }
+
+    /// Whether the followers are to be told now what is committed.
+    fn is_to_tell(&mut self, now_ms: i64) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader && self.telling.is_due(raft.raft_log.committed, now_ms)
     }
 
     fn take_ready(&mut self, rim: &mut Rim) {
@@ -540,6 +553,7 @@ impl Group {
         }
         health.serving = false;
         drop(health);
+        self.telling = Telling::default();
         self.shared.set_led(leader.is_some());
         self.told_others &= !changed;
         if self.sequencer.take().is_some() {
@@ -686,7 +700,12 @@ impl Group {
         }
         let fetch_ms = self.node.store().fetch_deadline_ms();
         let fetch_ms = fetch_ms.filter(|_| self.installing.is_none());
-        let deadlines = [self.persist.deadline_ms(), self.upkeep.deadline_ms(), fetch_ms];
+        let deadlines = [
+            self.persist.deadline_ms(),
+            self.upkeep.deadline_ms(),
+            self.telling.deadline_ms(),
+            fetch_ms,
+        ];
         deadlines.into_iter().flatten().min()
     }
 

@@ -39,6 +39,7 @@ mod rest;
 mod rim;
 mod storage;
 pub(crate) mod sync_threads;
+mod telling;
 pub(crate) mod transport;
 mod vote_file;
 mod waiters;

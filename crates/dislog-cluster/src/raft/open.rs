@@ -18,6 +18,7 @@ use super::new_start_file;
 use super::persist::Persist;
 use super::rest::Rest;
 use super::storage::LogStorage;
+use super::telling::Telling;
 use super::transport::Membership;
 use super::vote_file::{self, StoredVote, Vote};
 use super::waiters::{Reads, Waiters};
@@ -205,6 +206,7 @@ impl OpenGroup {
             course: Course::default(),
             rest: Rest::default(),
             losses: Losses::default(),
+            telling: Telling::default(),
             told_others: false,
             opened: None,
             ending: None,
@@ -303,6 +305,8 @@ impl OpenGroup {
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
+            // See `telling`.
+            skip_bcast_commit: true,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
