@@ -287,6 +287,7 @@ impl Log {
                 }
                 return Err(error);
             }
+            active.group_ends();
             let (view, store) = (active.view(), active.store());
             let syncing = self.syncing();
             drop(writer);
@@ -347,6 +348,8 @@ impl Log {
                     // Whole frames of it may be in the file, and must not come to stand behind
                     // those that follow once there is room. After any other failure none follow.
                     if let LogError::DiskFull { .. } = error {
+                        // Of two syncs at a time only one would be told that the disk failed.
+                        let _syncing = self.syncing();
                         writer.cut(writer.extent).map_err(|error| self.stopped(error))?;
                     }
                     Err(self.stopped(error))
@@ -384,15 +387,7 @@ impl Log {
         self.state().writable()?;
         writer.seal()?;
         self.publish(writer.view());
-        let extent = writer.extent;
-        let header = StoreHeader {
-            segment_id: self.0.fs.random(),
-            base_offset: extent.end_offset,
-            base_raft_index: extent.end_raft_index,
-            previous_term: extent.last_term,
-            previous_timestamp_ms: extent.last_timestamp_ms,
-        };
-        let next = Writer::create(&*self.0.fs, &self.0.dir, header)?;
+        let next = writer.create_next(&*self.0.fs, &self.0.dir, self.0.fs.random())?;
         let sealed = std::mem::replace(writer, next);
         self.0.open_segments.touch(&sealed.segment);
         self.state().views.push(writer.view());

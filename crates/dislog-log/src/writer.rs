@@ -37,7 +37,9 @@ pub(crate) struct Writer {
     store: Arc<dyn File>,
     index: Arc<dyn File>,
     reserved: u64,
-    /// The size of late groups: a moving average.
+    /// Written since the last sync began.
+    group_bytes: u64,
+    /// The size of the groups before: a moving average.
     usual_bytes: u64,
 }
 
@@ -45,6 +47,24 @@ pub(crate) struct Writer {
 type Files = (Arc<dyn File>, Arc<dyn File>);
 
 impl Writer {
+    /// Creates the segment behind this one.
+    pub(crate) fn create_next(
+        &self,
+        fs: &dyn Fs,
+        dir: &Path,
+        segment_id: u64,
+    ) -> Result<Writer, LogError> {
+        let header = StoreHeader {
+            segment_id,
+            base_offset: self.extent.end_offset,
+            base_raft_index: self.extent.end_raft_index,
+            previous_term: self.extent.last_term,
+            previous_timestamp_ms: self.extent.last_timestamp_ms,
+        };
+        let (group_bytes, usual_bytes) = (self.group_bytes, self.usual_bytes);
+        Ok(Writer { group_bytes, usual_bytes, ..Writer::create(fs, dir, header)? })
+    }
+
     /// Creates a segment and makes its name durable. A full disk leaves nothing of it behind: the
     /// segment before it may yet take frames, and then another would begin where this one did not.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, header: StoreHeader) -> Result<Writer, LogError> {
@@ -58,7 +78,7 @@ impl Writer {
         let extent = Extent::empty(&header);
         let reserved = extent.end_position;
         let segment = Arc::new(segment);
-        Ok(Writer { segment, extent, store, index, reserved, usual_bytes: 0 })
+        Ok(Writer { segment, extent, store, index, reserved, group_bytes: 0, usual_bytes: 0 })
     }
 
     fn create_files(fs: &dyn Fs, dir: &Path, segment: &Segment) -> Result<Files, LogError> {
@@ -75,7 +95,7 @@ impl Writer {
         let open = |path: &Path| fs.open(path).map_err(|e| LogError::of("open", path, &e));
         let (store, index) = (open(&segment.store_path)?, open(&segment.index_path)?);
         let reserved = store.len().map_err(|e| LogError::of("read", &segment.store_path, &e))?;
-        Ok(Writer { segment, extent, store, index, reserved, usual_bytes: 0 })
+        Ok(Writer { segment, extent, store, index, reserved, group_bytes: 0, usual_bytes: 0 })
     }
 
     /// Whether `frame` still fits a segment of `segment_bytes`; a segment without frames takes any
@@ -111,10 +131,9 @@ impl Writer {
         self.store
             .write_at(&parts, self.extent.end_position)
             .map_err(|e| LogError::of("write", &self.segment.store_path, &e))?;
-        let group_bytes = extent.end_position - self.extent.end_position;
+        self.group_bytes += extent.end_position - self.extent.end_position;
         self.extent = extent;
-        self.usual_bytes = (self.usual_bytes * (USUAL_OF - 1) + group_bytes) / USUAL_OF;
-        let small = group_bytes.max(self.usual_bytes) < RESERVE_FOR_BYTES;
+        let small = self.group_bytes.max(self.usual_bytes) < RESERVE_FOR_BYTES;
         if small && extent.end_position > self.reserved {
             self.reserve(segment_bytes)?;
         }
@@ -139,6 +158,12 @@ impl Writer {
             },
         }
         Ok(())
+    }
+
+    /// A sync begins of what was written: a group.
+    pub(crate) fn group_ends(&mut self) {
+        let group_bytes = std::mem::take(&mut self.group_bytes);
+        self.usual_bytes = (self.usual_bytes * (USUAL_OF - 1) + group_bytes) / USUAL_OF;
     }
 
     /// Makes everything written durable.

@@ -94,7 +94,7 @@ pub(crate) struct Group {
 
 /// How a group ends.
 pub(super) struct Ending {
-    life: Life,
+    pub(super) life: Life,
     done: Vec<mpsc::Sender<()>>,
     give_up_ms: i64,
     gave_up: bool,
@@ -453,6 +453,7 @@ impl Group {
                 break;
             }
         }
+        self.go_on_installing(rim);
         self.give_up(rim.now_ms);
         if self.stopped && !self.persist.is_syncing() {
             self.let_go(rim);
@@ -491,7 +492,7 @@ impl Group {
             }
         }
         if !ready.snapshot().is_empty() {
-            self.begin_install(ready, rim);
+            self.begin_install(ready);
             return;
         }
         self.persist.last_ready = ready.number();

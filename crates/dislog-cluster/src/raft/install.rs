@@ -18,6 +18,8 @@ use crate::partition::state_machine::StateMachine;
 
 /// A start on its way to the disk.
 pub(super) struct Installing {
+    /// What is to be done yet, until a thread does it.
+    job: Option<InstallJob>,
     ready: Ready,
     history: History,
     machine: StateMachine,
@@ -25,7 +27,7 @@ pub(super) struct Installing {
 
 impl Group {
     /// Begins to begin anew.
-    pub(super) fn begin_install(&mut self, ready: Ready, rim: &mut Rim) {
+    pub(super) fn begin_install(&mut self, ready: Ready) {
         let snapshot = ready.snapshot();
         let Some((start, told)) = SnapshotStart::of(snapshot) else {
             self.stop(Fault::Stopped("the start that the leader sent cannot be read".to_owned()));
@@ -36,19 +38,34 @@ impl Group {
             (&self.shared.id, start.raft_index, told.start_offset);
         tracing::info!(%partition, raft_index, offset, "too far behind; begins anew");
         let membership = Membership::from_raft(snapshot.get_metadata().get_conf_state());
-        let history = History::since(start.raft_index, membership);
+        let mut history = History::since(start.raft_index, membership);
+        history.knows(told.newest_replica);
         let start = NewStart::new(&start, told.start_offset, history.clone());
         let machine = start.machine();
         self.waiters.fail(&crate::error::AppendError::UnknownOutcome);
         let job =
             InstallJob { group: self.number(), log, dir: self.dir.clone(), vote: self.vote, start };
-        rim.threads.take(Job::Install(job));
-        self.installing = Some(Installing { ready, history, machine });
+        self.installing = Some(Installing { job: Some(job), ready, history, machine });
+    }
+
+    /// Has a thread do it once nothing else is done to the log: what is written of the old one must
+    /// not come behind the new one's.
+    pub(super) fn go_on_installing(&mut self, rim: &mut Rim) {
+        let is_busy = self.persist.is_syncing() || self.upkeep.is_running();
+        let Some(job) = self.installing.as_mut().and_then(|it| it.job.take_if(|_| !is_busy)) else {
+            return;
+        };
+        let is_over = self.ending.as_ref().is_some_and(|ending| ending.life.is_over());
+        if self.stopped || is_over {
+            self.installing = None;
+        } else {
+            rim.threads.take(Job::Install(job));
+        }
     }
 
     /// The log began anew.
     pub(super) fn installed(&mut self, installed: Installed, rim: &mut Rim) {
-        let Some(Installing { mut ready, history, machine }) = self.installing.take() else {
+        let Some(Installing { mut ready, history, machine, .. }) = self.installing.take() else {
             return;
         };
         if let Err(error) = installed.result {

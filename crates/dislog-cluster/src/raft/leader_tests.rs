@@ -141,6 +141,60 @@ fn what_the_log_proves_committed_is_known_at_the_start() {
     assert_eq!(since(&world, node), changes[2]);
 }
 
+#[test]
+fn who_is_alone_by_what_its_log_proves_leads() {
+    let (mut world, leader, others) = led();
+    for learners in [vec![], vec![4]] {
+        aim(&world, leader, Target { voters: vec![leader], learners, newest: 4 });
+        world.run_for(LONG_MS);
+    }
+    let fs = world.kill(leader);
+    fs.remove_if_there(Path::new("/a-9/members")).unwrap();
+    for other in others {
+        world.kill(other);
+    }
+    world.start(leader, fs);
+    world.run_for(LONG_MS);
+    assert_eq!(world.nodes[&leader].driver.groups[&GROUP].leader(), leader);
+}
+
+#[test]
+fn all_are_replaced_and_there_are_never_more_than_before() {
+    let (mut world, leader, [first, second]) = led();
+    for node in [4, 5, 6] {
+        world.start(node, SimFs::new(node));
+    }
+    let target = Target { voters: vec![4, 5, 6], learners: Vec::new(), newest: 6 };
+    for node in [leader, first, second, 4, 5, 6] {
+        aim(&world, node, target.clone());
+    }
+    for _ in 0..100 {
+        world.run_for(100);
+        let membership = world.nodes[&leader].shared[&GROUP].health().membership.clone();
+        assert!(membership.voters.len() <= 3, "{membership:?}");
+    }
+    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
+    let mut voters = membership.voters.clone();
+    voters.sort_unstable();
+    assert_eq!((voters, membership.learners.len()), (vec![4, 5, 6], 0));
+}
+
+#[test]
+fn one_alone_is_replaced_by_another() {
+    let (mut world, leader, _) = led();
+    world.start(4, SimFs::new(4));
+    for voters in [vec![leader], vec![4]] {
+        for node in [leader, 4] {
+            let voters = voters.clone();
+            aim(&world, node, Target { voters, learners: Vec::new(), newest: 4 });
+        }
+        world.run_for(2 * LONG_MS);
+    }
+    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
+    assert_eq!(membership.voters, [4]);
+    assert_eq!(world.nodes[&4].driver.groups[&GROUP].leader(), 4);
+}
+
 /// The leader of a group, and a follower that has acknowledged some entries and is cut off now.
 fn cut_off(world: &mut World) -> (u64, u64) {
     let leader = world.leader(GROUP);

@@ -61,8 +61,18 @@ impl History {
     pub(crate) fn push(&mut self, raft_index: u64, membership: Membership) {
         let later = self.steps.last().is_none_or(|last| last.raft_index < raft_index);
         assert!(later, "memberships follow one another");
-        self.newest_replica = self.newest_replica.max(membership.replicas().max().unwrap_or(0));
+        self.knows(membership.replicas().max().unwrap_or(0));
         self.steps.push(Step { raft_index, membership });
+    }
+
+    /// A replica belongs to the group, or did.
+    pub(crate) fn knows(&mut self, replica: u64) {
+        self.newest_replica = self.newest_replica.max(replica);
+    }
+
+    /// The newest replica that ever belonged to the group, as far as is known.
+    pub(crate) fn newest_replica(&self) -> u64 {
+        self.newest_replica
     }
 
     /// The newest membership and the entry that brought it.
@@ -78,8 +88,7 @@ impl History {
     }
 
     /// Whether a replica that is no member was one, or was passed over: those who belong to a group
-    /// come in the order of their ids. Known also of who was given up before the log begins, unless
-    /// this replica was made to begin its log behind that.
+    /// come in the order of their ids. Known also of who was given up before the log begins.
     pub(crate) fn is_over(&self, replica: u64) -> bool {
         replica <= self.newest_replica
     }
@@ -134,9 +143,11 @@ fn decode(content: &[u8]) -> Option<History> {
     if header[0..4] != MAGIC || header[4..8] != crc32c(body).to_le_bytes() {
         return None;
     }
-    let history = History::decode(body).ok()?;
+    let mut history = History::decode(body).ok()?;
+    let newest = history.steps.iter().flat_map(|step| step.membership.replicas()).max();
+    history.knows(newest?);
     let ordered = history.steps.is_sorted_by(|a, b| a.raft_index < b.raft_index);
-    (ordered && !history.steps.is_empty()).then_some(history)
+    ordered.then_some(history)
 }
 
 #[cfg(test)]

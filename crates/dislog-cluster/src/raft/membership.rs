@@ -16,11 +16,14 @@
 //! The log holds a change as Protocol Buffers, field for field that of Raft; it is decoded by our
 //! own decoder, because it came from a peer.
 
+use std::collections::HashMap;
+
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
 use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::group::Group;
+use super::open::ELECTION_TICKS;
 use super::transport::Membership;
 use crate::metadata;
 
@@ -72,6 +75,9 @@ pub(super) struct Course {
     /// What was committed at the last tick: who has that has caught up.
     committed: u64,
     ticks: u64,
+    /// At which tick others were heard last. Raft's core forgets it when it has looked whether a
+    /// majority was.
+    heard: HashMap<u64, u64>,
 }
 
 impl Group {
@@ -121,7 +127,13 @@ impl Group {
     pub(super) fn membership_tick(&mut self) {
         self.course.ticks += 1;
         if self.node.raft.state != StateRole::Leader {
+            self.course.heard.clear();
             return;
+        }
+        for (replica, progress) in self.node.raft.prs().iter() {
+            if progress.recent_active {
+                self.course.heard.insert(*replica, self.course.ticks);
+            }
         }
         if self.course.ticks.is_multiple_of(SNAPSHOT_TICKS) {
             self.repeat_snapshots();
@@ -161,13 +173,9 @@ impl Group {
             self.propose_membership(Vec::new());
             return;
         }
-        let mut steps = self.steps(target, membership);
+        let steps = self.steps(target, membership);
         let me = self.node.raft.id;
         let is_mine = |step: &Step| step.kind() == StepKind::Remove && step.replica == me;
-        if !target.voters.iter().any(|replica| membership.voters.contains(replica)) {
-            // Nobody could be handed the leadership yet.
-            steps.retain(|step| !is_mine(step));
-        }
         if !self.could_decide(membership, &steps) {
             // Whoever is silent may come back, or be replaced.
             return;
@@ -208,11 +216,19 @@ impl Group {
             promoted.partition(|replica| self.has_caught_up(**replica));
         let mut given_up: Vec<u64> = now.voters.clone();
         given_up.retain(|replica| !target.voters.contains(replica));
+        let me = self.node.raft.id;
+        let has_heir = target.voters.iter().any(|replica| now.voters.contains(replica));
+        // Nobody could be handed the leadership yet.
+        given_up.retain(|replica| has_heir || *replica != me);
         if !late.is_empty() {
             // Whoever is gone makes room first: the others can do without one less until then.
-            given_up.sort_by_key(|replica| self.is_there(*replica));
+            given_up.sort_by_key(|replica| (self.is_there(*replica), *replica == me));
             given_up.truncate(ready.len());
         }
+        // One alone has its heir beside it for a while; others do with the place of who goes.
+        let voters_max = now.voters.len().max(target.voters.len());
+        let room = voters_max - (now.voters.len() - given_up.len());
+        ready.truncate(room.max(usize::from(!has_heir)));
         let waits = late.iter().any(|replica| self.is_there(*replica));
         if waits {
             // All come in one step, soon, but for those who are needed now.
@@ -257,8 +273,11 @@ impl Group {
 
     /// Whether a replica was heard lately.
     fn is_there(&self, replica: u64) -> bool {
+        let Course { heard, ticks, .. } = &self.course;
+        let was_heard = heard.get(&replica).is_some_and(|at| at + ELECTION_TICKS as u64 > *ticks);
         let raft = &self.node.raft;
-        replica == raft.id || raft.prs().get(replica).is_some_and(|it| it.recent_active)
+        let is_active = || raft.prs().get(replica).is_some_and(|it| it.recent_active);
+        replica == raft.id || was_heard || is_active()
     }
 
     /// Whether a replica that is no member was one. Those of the metadata go by their disks, which

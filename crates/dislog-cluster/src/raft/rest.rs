@@ -80,8 +80,10 @@ impl Group {
     /// Whether it is to be told of the passing of time.
     pub(super) fn wants_ticks(&self) -> bool {
         let rests = matches!(self.rest.state, State::Asleep(_) | State::Covered { .. });
-        let is_driven = !self.stopped && self.installing.is_none() && self.has_peers();
-        is_driven && (!rests || !self.reads.is_empty())
+        let is_driven = !self.stopped && self.installing.is_none();
+        // One alone leads at once, unless it becomes so by what its own log says.
+        let has_use = self.has_peers() || self.leader() == raft::INVALID_ID;
+        is_driven && has_use && (!rests || !self.reads.is_empty())
     }
 
     /// Whether time passes for Raft.

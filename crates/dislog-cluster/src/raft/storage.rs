@@ -56,6 +56,9 @@ pub(super) struct SnapshotStart {
     /// The timestamp of the entry at the position, Unix milliseconds.
     #[prost(sint64, tag = "3")]
     timestamp_ms: i64,
+    /// The newest replica that ever belonged to the group.
+    #[prost(uint64, tag = "4")]
+    pub(super) newest_replica: u64,
 }
 
 impl SnapshotStart {
@@ -323,6 +326,7 @@ impl Storage for LogStorage {
             base_offset: start.base_offset,
             start_offset: self.log.bounds().start_offset,
             timestamp_ms: start.timestamp_ms,
+            newest_replica: self.history.newest_replica(),
         };
         let mut snapshot =
             Snapshot { data: Bytes::from(data.encode_to_vec()), ..Snapshot::default() };
@@ -336,5 +340,30 @@ impl Storage for LogStorage {
         }
         metadata.set_conf_state(membership.to_raft());
         Ok(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use dislog_log::Config;
+    use dislog_log::fs::SimFs;
+
+    use super::*;
+    use crate::raft::transport::Membership;
+
+    #[test]
+    fn a_snapshot_says_who_was_given_up_before_the_log_begins() {
+        let fs = Arc::new(SimFs::new(1));
+        let (log, _) = Log::open(fs, Path::new("/"), Config::default()).unwrap();
+        // Replica 4 came and went, and no step says so any more.
+        let mut history = History::since(0, Membership::of(vec![1, 2]));
+        history.knows(4);
+        let storage = LogStorage::new(log, Vote::default(), history, 0);
+        let snapshot = storage.snapshot(0, 5).unwrap();
+        let (_, said) = SnapshotStart::of(&snapshot).unwrap();
+        assert_eq!(said.newest_replica, 4);
     }
 }

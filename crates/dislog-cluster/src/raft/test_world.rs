@@ -180,10 +180,6 @@ impl World {
             let first = usize::try_from(group % 3).unwrap();
             let mut initial = NODES.to_vec();
             initial.rotate_left(first);
-            if !NODES.contains(&node) {
-                // It came later, and only knows one of those that there were at first.
-                initial = vec![NODES[1]];
-            }
             let partition = u32::try_from(group).unwrap();
             let open = OpenGroup {
                 fs: Arc::new(fs.clone()),
