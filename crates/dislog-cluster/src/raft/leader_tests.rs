@@ -1,5 +1,6 @@
 //! Replicas that cease to be what they were.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use dislog_log::fs::{Fs, SimFs};
@@ -41,7 +42,8 @@ fn a_leader_that_was_removed_while_it_synced_leads_no_more() {
     // With the others it has a majority before its own sync is done.
     world.cut.clear();
     world.run_for(LONG_MS);
-    let membership = world.nodes[&removed].shared[&GROUP].health().membership.clone();
+    let (_, membership) =
+        world.nodes[&removed].driver.groups[&GROUP].node.store().history().newest();
     assert_eq!(membership.voters.len(), 2, "{membership:?}");
 
     (world.no_candidate, world.slow_leader_of) = (None, None);
@@ -139,6 +141,31 @@ fn what_the_log_proves_committed_is_known_at_the_start() {
     world.cut.clear();
     world.run_for(LONG_MS);
     assert_eq!(since(&world, node), changes[2]);
+}
+
+#[test]
+fn who_was_given_up_may_go_once_the_others_have_proof() {
+    let (mut world, leader, [staying, leaving]) = led();
+    let voters = |world: &World| {
+        world.nodes[&leader].shared[&GROUP].health().membership.voters.iter().copied().collect()
+    };
+    let target = Target { voters: vec![leader, staying], learners: Vec::new(), newest: 3 };
+    aim(&world, leader, target);
+    world.settle();
+    let told: BTreeSet<u64> = voters(&world);
+    assert_eq!(told, NODES.into(), "the others may not know that it was committed");
+    world.run_for(LONG_MS);
+    assert_eq!(voters(&world), [leader, staying].into());
+
+    // They have the entries on disk, but not who was known to belong to the group.
+    world.kill(leaving);
+    for node in [leader, staying] {
+        let fs = world.kill(node);
+        fs.remove_if_there(Path::new("/a-9/members")).unwrap();
+        world.start(node, fs);
+    }
+    world.run_for(LONG_MS);
+    assert!([leader, staying].contains(&world.leader(GROUP)));
 }
 
 #[test]

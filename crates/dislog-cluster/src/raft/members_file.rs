@@ -81,6 +81,19 @@ impl History {
         (last.raft_index, &last.membership)
     }
 
+    /// The newest membership that nobody may go by any more who is not in it: the newest one, or
+    /// the one before if that had others who decide. Replicas that have the newest on disk, but not
+    /// that it is committed, go by the one before when they start again, and need those. Once
+    /// another change follows, a majority has proof of it.
+    pub(crate) fn proven(&self) -> (u64, &Membership) {
+        match &self.steps[..] {
+            [.., before, newest] if !newest.membership.has_deciders_of(&before.membership) => {
+                (before.raft_index, &before.membership)
+            }
+            _ => self.newest(),
+        }
+    }
+
     /// The membership after the entry at `raft_index`.
     pub(crate) fn at(&self, raft_index: u64) -> Option<&Membership> {
         let step = self.steps.iter().rfind(|step| step.raft_index <= raft_index)?;

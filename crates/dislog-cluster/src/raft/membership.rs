@@ -13,6 +13,11 @@
 //! would leave three that can do without none. A step that touches several goes through a joint
 //! membership, in which majorities of the old and of the new voters are needed.
 //!
+//! Whoever was given up may go once another change followed: see [`History::proven`]. If none is
+//! wanted, there is one that changes nothing.
+//!
+//! [`History::proven`]: super::members_file::History::proven
+//!
 //! The log holds a change as Protocol Buffers, field for field that of Raft; it is decoded by our
 //! own decoder, because it came from a peer.
 
@@ -110,13 +115,12 @@ impl Group {
         Ok(())
     }
 
-    /// Tells the rest of the node who belongs to the group.
+    /// Tells the rest of the node who belongs to the group, and so who may go.
     pub(super) fn publish_membership(&mut self) {
-        let (since, membership) = self.node.store().history().newest();
+        let history = self.node.store().history();
+        let (since, membership) = history.proven();
         let mut health = self.shared.health();
-        health.votes = [&membership.voters, &membership.voters_outgoing]
-            .iter()
-            .any(|voters| voters.contains(&self.node.raft.id));
+        health.votes = history.newest().1.deciders().any(|voter| voter == self.node.raft.id);
         health.membership = membership.clone();
         health.membership_since = since;
         drop(health);
@@ -167,14 +171,21 @@ impl Group {
             return;
         }
         let Some(target) = &self.course.target else { return };
-        let (_, membership) = self.node.store().history().newest();
+        let history = self.node.store().history();
+        let ((since, membership), (proven, _)) = (history.newest(), history.proven());
         if !membership.voters_outgoing.is_empty() {
             // Its first leader would have ended it; another must be told.
             self.propose_membership(Vec::new());
             return;
         }
-        let steps = self.steps(target, membership);
         let me = self.node.raft.id;
+        if proven != since {
+            // A change that changes nothing, but to prove the one before.
+            let replica = me;
+            self.propose_membership(vec![Step { kind: StepKind::AddVoter.into(), replica }]);
+            return;
+        }
+        let steps = self.steps(target, membership);
         let is_mine = |step: &Step| step.kind() == StepKind::Remove && step.replica == me;
         if !self.could_decide(membership, &steps) {
             // Whoever is silent may come back, or be replaced.

@@ -82,7 +82,8 @@ impl Group {
         let rests = matches!(self.rest.state, State::Asleep(_) | State::Covered { .. });
         let is_driven = !self.stopped && self.installing.is_none();
         // One alone leads at once, unless it becomes so by what its own log says.
-        let has_use = self.has_peers() || self.leader() == raft::INVALID_ID;
+        let leads = self.leader() != raft::INVALID_ID;
+        let has_use = self.has_peers() || !leads || !self.is_on_target();
         is_driven && has_use && (!rests || !self.reads.is_empty())
     }
 

@@ -329,6 +329,16 @@ impl Membership {
         }
     }
 
+    /// Those whose votes count.
+    pub(crate) fn deciders(&self) -> impl Iterator<Item = u64> + '_ {
+        self.voters.iter().chain(&self.voters_outgoing).copied()
+    }
+
+    /// Whether nobody decides in another that does not here.
+    pub(crate) fn has_deciders_of(&self, other: &Membership) -> bool {
+        other.deciders().all(|voter| self.deciders().any(|mine| mine == voter))
+    }
+
     /// Everyone who belongs to it in some way.
     pub(crate) fn replicas(&self) -> impl Iterator<Item = u64> + '_ {
         let Membership { voters, learners, voters_outgoing, learners_next, .. } = self;
