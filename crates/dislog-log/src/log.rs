@@ -242,8 +242,8 @@ impl Log {
     }
 
     /// Writes what is staged while a sync runs, so that the next one finds it written; frames of
-    /// terms after `term_max` stay staged. Does not wait for the sync, or for anybody who writes:
-    /// what it leaves, the next `flush` does.
+    /// terms after `term_max` stay staged. Does not wait for anybody who writes, or for the sync
+    /// unless the disk is full: what it leaves, the next `flush` does.
     pub fn write_ahead(&self, term_max: u64) {
         if let Ok(mut writer) = self.0.writer.try_lock()
             && let Some(writer) = &mut *writer

@@ -696,16 +696,15 @@ impl Group {
         if let Some(ending) = &self.ending {
             return Some(ending.give_up_ms).filter(|_| !ending.gave_up);
         }
-        if self.stopped {
+        if self.stopped || self.installing.is_some() {
             return None;
         }
-        let fetch_ms = self.node.store().fetch_deadline_ms();
-        let fetch_ms = fetch_ms.filter(|_| self.installing.is_none());
         let deadlines = [
             self.persist.deadline_ms(),
-            self.upkeep.deadline_ms(),
+            // It waits for members to be written.
+            self.upkeep.deadline_ms().filter(|_| !self.persist.has_members()),
             self.telling.deadline_ms(),
-            fetch_ms,
+            self.node.store().fetch_deadline_ms(),
         ];
         deadlines.into_iter().flatten().min()
     }

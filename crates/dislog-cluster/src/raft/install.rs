@@ -39,7 +39,7 @@ impl Group {
         tracing::info!(%partition, raft_index, offset, "too far behind; begins anew");
         let membership = Membership::from_raft(snapshot.get_metadata().get_conf_state());
         let mut history = History::since(start.raft_index, membership);
-        history.knows(told.newest_replica);
+        history.knows(told.newest_replica.max(self.node.store().history().newest_replica()));
         let start = NewStart::new(&start, told.start_offset, history.clone());
         let machine = start.machine();
         self.waiters.fail(&crate::error::AppendError::UnknownOutcome);
@@ -72,6 +72,8 @@ impl Group {
             self.stop(fault(&error));
             return;
         }
+        self.shared.health().disk_full = false;
+        self.course.settled = false;
         self.machine = machine;
         let storage = self.node.mut_store();
         storage.began_anew(history);

@@ -207,6 +207,26 @@ fn all_are_replaced_and_there_are_never_more_than_before() {
 }
 
 #[test]
+fn an_heir_who_is_away_keeps_nobody_from_being_replaced() {
+    let (mut world, leader, [away, other]) = led();
+    world.kill(away);
+    for node in [4, 5] {
+        world.start(node, SimFs::new(node));
+    }
+    let target = Target { voters: vec![away, 4, 5], learners: Vec::new(), newest: 5 };
+    for node in [leader, other, 4, 5] {
+        aim(&world, node, target.clone());
+    }
+    world.run_for(4 * LONG_MS);
+    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
+    let mut voters = membership.voters.clone();
+    voters.sort_unstable();
+    let mut wanted = vec![away, 4, 5];
+    wanted.sort_unstable();
+    assert_eq!(voters, wanted, "{membership:?}");
+}
+
+#[test]
 fn one_alone_is_replaced_by_another() {
     let (mut world, leader, _) = led();
     world.start(4, SimFs::new(4));

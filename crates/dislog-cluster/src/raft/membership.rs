@@ -76,13 +76,20 @@ enum StepKind {
 pub(super) struct Course {
     pub(super) target: Option<Target>,
     /// The target is reached.
-    settled: bool,
+    pub(super) settled: bool,
     /// What was committed at the last tick: who has that has caught up.
     committed: u64,
     ticks: u64,
     /// At which tick others were heard last. Raft's core forgets it when it has looked whether a
     /// majority was.
     heard: HashMap<u64, u64>,
+}
+
+impl Course {
+    /// It is found out anew who is there.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
+    }
 }
 
 impl Group {
@@ -131,7 +138,7 @@ impl Group {
     pub(super) fn membership_tick(&mut self) {
         self.course.ticks += 1;
         if self.node.raft.state != StateRole::Leader {
-            self.course.heard.clear();
+            self.course.forget_heard();
             return;
         }
         for (replica, progress) in self.node.raft.prs().iter() {
@@ -186,13 +193,13 @@ impl Group {
             return;
         }
         let steps = self.steps(target, membership);
-        let is_mine = |step: &Step| step.kind() == StepKind::Remove && step.replica == me;
+        let is_mine = |step: &Step| step.kind() != StepKind::AddVoter && step.replica == me;
         if !self.could_decide(membership, &steps) {
             // Whoever is silent may come back, or be replaced.
             return;
         }
         if steps.iter().any(is_mine) {
-            self.hand_over_to(target.voters.clone());
+            self.hand_over_to(self.heirs(target, membership).collect());
         } else if steps.is_empty() {
             self.course.settled = is_reached(target, membership);
         } else {
@@ -228,7 +235,7 @@ impl Group {
         let mut given_up: Vec<u64> = now.voters.clone();
         given_up.retain(|replica| !target.voters.contains(replica));
         let me = self.node.raft.id;
-        let has_heir = target.voters.iter().any(|replica| now.voters.contains(replica));
+        let has_heir = target.voters.contains(&me) || self.heirs(target, now).next().is_some();
         // Nobody could be handed the leadership yet.
         given_up.retain(|replica| has_heir || *replica != me);
         if !late.is_empty() {
@@ -297,12 +304,27 @@ impl Group {
         self.number() != metadata::GROUP && self.node.store().history().is_over(replica)
     }
 
+    /// Others who could be handed the leadership, and keep it.
+    fn heirs<'a>(
+        &'a self,
+        target: &'a Target,
+        now: &'a Membership,
+    ) -> impl Iterator<Item = u64> + 'a {
+        let others = target.voters.iter().filter(|replica| **replica != self.node.raft.id);
+        let voters = others.filter(|replica| now.voters.contains(replica));
+        voters.copied().filter(|replica| self.is_there(*replica) && self.has_all(*replica))
+    }
+
     fn has_caught_up(&self, replica: u64) -> bool {
         let progress = self.node.raft.prs().get(replica);
+        progress.is_some_and(|progress| progress.recent_active) && self.has_all(replica)
+    }
+
+    /// Whether a replica has all that was committed at the last tick.
+    fn has_all(&self, replica: u64) -> bool {
+        let progress = self.node.raft.prs().get(replica);
         progress.is_some_and(|progress| {
-            progress.state == ProgressState::Replicate
-                && progress.recent_active
-                && progress.matched >= self.course.committed
+            progress.state == ProgressState::Replicate && progress.matched >= self.course.committed
         })
     }
 

@@ -145,6 +145,7 @@ impl Persist {
     pub(super) fn began_anew(&mut self, ready: u64) -> u64 {
         self.last_ready = ready;
         self.persisted = ready;
+        self.disk_full = None;
         std::mem::take(&mut self.staged).bytes
     }
 
@@ -250,6 +251,14 @@ mod tests {
         assert!(persist.begin(1_000).is_none() && persist.begin(1_499).is_none());
         assert!(!persist.waited_enough(5_999) && persist.waited_enough(6_000));
         assert!(persist.begin(1_500).is_some());
+    }
+
+    #[test]
+    fn a_log_that_began_anew_has_nothing_to_write_again() {
+        let mut persist = full_at(1_000);
+        assert!(persist.deadline_ms().is_some());
+        persist.began_anew(9);
+        assert_eq!(persist.deadline_ms(), None);
     }
 
     #[test]

@@ -218,6 +218,7 @@ impl Group {
         for replica in with {
             self.set_active(replica, is_in_contact(replica));
         }
+        self.course.forget_heard();
         self.node.raft.election_elapsed = ELECTION_TICKS - 1;
     }
 

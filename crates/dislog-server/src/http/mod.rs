@@ -21,7 +21,7 @@ use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::handler::Handler;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
@@ -37,7 +37,7 @@ pub(crate) fn router(node: &Node) -> Router {
         .router
         .fallback(no_such_path)
         .method_not_allowed_fallback(method)
-        .layer(from_fn(unread::hear_out))
+        .layer(from_fn_with_state(node.closing.clone(), unread::hear_out))
         .with_state(node.clone())
 }
 
