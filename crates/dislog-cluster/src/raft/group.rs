@@ -202,7 +202,7 @@ impl Group {
             Ok(Admission::Duplicate(place)) => self.waiters.push_duplicate(place, reply),
             Ok(Admission::Append(place)) => match self.propose_batch(append, &place) {
                 Ok(raft_index) => {
-                    self.telling.proposed(self.node.raft.raft_log.committed, rim.now_ms);
+                    self.telling.proposed(self.node.raft.raft_log.committed);
                     self.waiters.push(raft_index, Waiter::Append(place, reply));
                 }
                 Err(error) => reply.send(Err(error)),
@@ -475,7 +475,8 @@ impl Group {
     /// Whether the followers are to be told now what is committed.
     fn is_to_tell(&mut self, now_ms: i64) -> bool {
         let raft = &self.node.raft;
-        raft.state == StateRole::Leader && self.telling.is_due(raft.raft_log.committed, now_ms)
+        let (committed, last) = (raft.raft_log.committed, raft.raft_log.last_index());
+        raft.state == StateRole::Leader && self.telling.is_due(committed, last, now_ms)
     }
 
     fn take_ready(&mut self, rim: &mut Rim) {
