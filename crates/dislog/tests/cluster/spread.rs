@@ -100,7 +100,7 @@ fn every_node_answers_for_every_partition() {
     let all = [0, 1, 2, 3].map(|number| format!("by {number}"));
     for (partition, number) in (0..PARTITIONS).zip(&spread.without) {
         let values = |what: &str| spread.values(*number, partition, what);
-        assert_eq!(values(""), all);
+        assert_eq!(values("?linearizable=true"), all);
         assert_eq!(values("?offset=1&limit=2"), all[1..3]);
         assert_eq!(values("?last=1&linearizable=true"), all[3..]);
         assert_eq!(values("?offset=latest"), [""; 0]);
@@ -129,7 +129,8 @@ fn a_topic_of_the_same_name_is_another_everywhere() {
     for (partition, number) in (0..PARTITIONS).zip(&spread.without) {
         spread.add(*number, partition, "old").unwrap();
         spread.add(*number, partition, "older").unwrap();
-        assert_eq!(spread.values(*number, partition, ""), ["old", "older"]);
+        let values = spread.values(*number, partition, "?linearizable=true");
+        assert_eq!(values, ["old", "older"]);
     }
     spread.cluster.ok(&["topic", "delete", TOPIC, "--yes"]);
     spread.cluster.ok(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]);
@@ -203,8 +204,9 @@ fn a_stream_for_several_partitions_keeps_the_order_of_each() {
 
 fn a_stream_by(spread: &Spread, number: usize) {
     const REQUESTS: u32 = 400;
+    const ALL: &str = "?limit=1000&linearizable=true";
     let runtime = Runtime::new().unwrap();
-    let ends = || [0, 1, 2, 3].map(|partition| spread.values(0, partition, "?limit=1000").len());
+    let ends = || [0, 1, 2, 3].map(|partition| spread.values(0, partition, ALL).len());
     let before = ends();
     runtime.block_on(async {
         let mut log = spread.log(number).await;
@@ -226,7 +228,7 @@ fn a_stream_by(spread: &Spread, number: usize) {
     });
     let mut count = 0;
     for partition in 0..PARTITIONS {
-        let values = spread.values(0, partition, "?limit=1000");
+        let values = spread.values(0, partition, ALL);
         let values = &values[before[partition as usize]..];
         let numbers: Vec<u32> = values.iter().map(|value| value.parse().unwrap()).collect();
         assert!(numbers.is_sorted(), "partition {partition}: {numbers:?}");
