@@ -174,9 +174,7 @@ impl Cluster {
             Some(log) => {
                 let health = log.shared.health();
                 // Until others have taken their place, those that are to go are needed, too.
-                let membership = &health.membership;
-                let voters = [&membership.voters[..], &membership.voters_outgoing].concat();
-                (voters, health.leader)
+                (health.membership.deciders().collect(), health.leader)
             }
         };
         let info = |told: &RegisterNode, standing| NodeInfo {

@@ -94,7 +94,7 @@ pub(crate) struct Group {
 
 /// How a group ends.
 pub(super) struct Ending {
-    pub(super) life: Life,
+    life: Life,
     done: Vec<mpsc::Sender<()>>,
     give_up_ms: i64,
     gave_up: bool,
@@ -458,8 +458,7 @@ impl Group {
         if self.stopped && !self.persist.is_syncing() {
             self.let_go(rim);
         }
-        let is_over = self.ending.as_ref().is_some_and(|ending| ending.life.is_over());
-        if !self.stopped && !is_over && self.installing.is_none() {
+        if !self.stopped && !self.is_over() && self.installing.is_none() {
             self.begin_sync(rim);
             self.begin_upkeep(rim);
             self.begin_fetch(rim);
@@ -470,6 +469,11 @@ impl Group {
             (rim.changed)();
         }
         self.look_at_rest();
+    }
+
+    /// It is to end for good, and not to be opened again.
+    pub(super) fn is_over(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.life.is_over())
     }
 
     /// Whether the followers are to be told now what is committed.

@@ -55,8 +55,7 @@ impl Group {
         let Some(job) = self.installing.as_mut().and_then(|it| it.job.take_if(|_| !is_busy)) else {
             return;
         };
-        let is_over = self.ending.as_ref().is_some_and(|ending| ending.life.is_over());
-        if self.stopped || is_over {
+        if self.stopped || self.is_over() {
             self.installing = None;
         } else {
             rim.threads.take(Job::Install(job));

@@ -1,6 +1,5 @@
 //! Replicas that cease to be what they were.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use dislog_log::fs::{Fs, SimFs};
@@ -23,6 +22,17 @@ fn led() -> (World, u64, [u64; 2]) {
 /// The group's leader hears who should belong to it.
 fn aim(world: &World, leader: u64, target: Target) {
     world.nodes[&leader].inputs.send(Input::SetTarget(GROUP, target)).unwrap();
+}
+
+/// Who votes in the group, as a node says, in the order of their ids.
+fn voters(world: &World, node: u64) -> Vec<u64> {
+    sorted(world.nodes[&node].shared[&GROUP].health().membership.voters.clone())
+}
+
+fn sorted(replicas: impl Into<Vec<u64>>) -> Vec<u64> {
+    let mut replicas = replicas.into();
+    replicas.sort_unstable();
+    replicas
 }
 
 #[test]
@@ -81,14 +91,12 @@ fn nobody_is_let_go_whom_the_others_could_not_do_without() {
     let target = Target { voters: vec![leader, gone], learners: vec![leaving], newest: 3 };
     aim(&world, leader, target);
     world.run_for(LONG_MS);
-    let voters =
-        |world: &World| world.nodes[&leader].shared[&GROUP].health().membership.voters.len();
-    assert_eq!(voters(&world), 3);
+    assert_eq!(voters(&world, leader).len(), 3);
     world.appended_everywhere(GROUP);
 
     world.start(gone, fs);
     world.run_for(LONG_MS);
-    assert_eq!(voters(&world), 2);
+    assert_eq!(voters(&world, leader).len(), 2);
     world.appended_everywhere(GROUP);
 }
 
@@ -102,12 +110,7 @@ fn who_is_gone_makes_room_for_the_first_who_can_take_its_place() {
     aim(&world, leader, target);
     world.start(4, SimFs::new(4));
     world.run_for(LONG_MS);
-    let membership = world.nodes[&leader].shared[&GROUP].health().membership.clone();
-    let mut voters = membership.voters.clone();
-    voters.sort_unstable();
-    let mut wanted = vec![leader, staying, 4];
-    wanted.sort_unstable();
-    assert_eq!(voters, wanted, "{membership:?}");
+    assert_eq!(voters(&world, leader), sorted([leader, staying, 4]));
 
     // Those can do without any of them.
     let _lost = world.kill(4);
@@ -146,16 +149,13 @@ fn what_the_log_proves_committed_is_known_at_the_start() {
 #[test]
 fn who_was_given_up_may_go_once_the_others_have_proof() {
     let (mut world, leader, [staying, leaving]) = led();
-    let voters = |world: &World| {
-        world.nodes[&leader].shared[&GROUP].health().membership.voters.iter().copied().collect()
-    };
     let target = Target { voters: vec![leader, staying], learners: Vec::new(), newest: 3 };
     aim(&world, leader, target);
     world.settle();
-    let told: BTreeSet<u64> = voters(&world);
-    assert_eq!(told, NODES.into(), "the others may not know that it was committed");
+    let told = voters(&world, leader);
+    assert_eq!(told, NODES, "the others may not know that it was committed");
     world.run_for(LONG_MS);
-    assert_eq!(voters(&world), [leader, staying].into());
+    assert_eq!(voters(&world, leader), sorted([leader, staying]));
 
     // They have the entries on disk, but not who was known to belong to the group.
     world.kill(leaving);
@@ -197,13 +197,10 @@ fn all_are_replaced_and_there_are_never_more_than_before() {
     }
     for _ in 0..100 {
         world.run_for(100);
-        let membership = world.nodes[&leader].shared[&GROUP].health().membership.clone();
-        assert!(membership.voters.len() <= 3, "{membership:?}");
+        assert!(voters(&world, leader).len() <= 3);
     }
-    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
-    let mut voters = membership.voters.clone();
-    voters.sort_unstable();
-    assert_eq!((voters, membership.learners.len()), (vec![4, 5, 6], 0));
+    assert_eq!(voters(&world, 4), [4, 5, 6]);
+    assert_eq!(world.nodes[&4].shared[&GROUP].health().membership.learners, []);
 }
 
 #[test]
@@ -218,12 +215,7 @@ fn an_heir_who_is_away_keeps_nobody_from_being_replaced() {
         aim(&world, node, target.clone());
     }
     world.run_for(4 * LONG_MS);
-    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
-    let mut voters = membership.voters.clone();
-    voters.sort_unstable();
-    let mut wanted = vec![away, 4, 5];
-    wanted.sort_unstable();
-    assert_eq!(voters, wanted, "{membership:?}");
+    assert_eq!(voters(&world, 4), sorted([away, 4, 5]));
 }
 
 #[test]
@@ -237,8 +229,7 @@ fn one_alone_is_replaced_by_another() {
         }
         world.run_for(2 * LONG_MS);
     }
-    let membership = world.nodes[&4].shared[&GROUP].health().membership.clone();
-    assert_eq!(membership.voters, [4]);
+    assert_eq!(voters(&world, 4), [4]);
     assert_eq!(world.nodes[&4].driver.groups[&GROUP].leader(), 4);
 }
 
