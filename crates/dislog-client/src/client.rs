@@ -14,6 +14,7 @@ use tonic::{Response, Status};
 use crate::connection::{Connection, Connections, Servers};
 use crate::consumer::{Consumer, ConsumerOptions, Start};
 use crate::directory::Address;
+use crate::pool::Pool;
 use crate::producer::{Producer, ProducerOptions};
 use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 use crate::{AccessToken, Error, NodeClient, Record};
@@ -55,7 +56,8 @@ pub struct Produced {
 }
 
 /// A client of a cluster. A cheap handle: clones share what is known of the servers, and their
-/// connections, beside which every [`Producer`] and [`Consumer`] has its own.
+/// connections. Its [`Producer`]s share others, one for up to 64 partitions that they add to, and
+/// every [`Consumer`] has its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -66,6 +68,8 @@ struct Shared {
     servers: Arc<Servers>,
     options: ClientOptions,
     connections: Connections,
+    /// The connections of producers.
+    pool: Arc<Pool>,
     /// The server that calls go to which any can do, until it fails.
     current: Mutex<Option<Address>>,
 }
@@ -102,7 +106,8 @@ impl Client {
             .showing(options.token.clone());
         let servers = Arc::new(servers);
         let connections = Connections::new(servers.clone());
-        let shared = Shared { servers, options, connections, current: Mutex::new(None) };
+        let pool = Arc::new(Pool::new(servers.clone()));
+        let shared = Shared { servers, options, connections, pool, current: Mutex::new(None) };
         Ok(Client { shared: Arc::new(shared) })
     }
 
@@ -212,6 +217,11 @@ impl Client {
     /// The servers known.
     pub(crate) fn known_servers(&self) -> &Arc<Servers> {
         &self.shared.servers
+    }
+
+    /// The connections for streams of appends.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.shared.pool
     }
 
     /// The connections for calls.

@@ -60,6 +60,7 @@ mod directory;
 mod error;
 mod locate;
 mod node;
+mod pool;
 mod producer;
 mod reach;
 mod retry;

@@ -34,7 +34,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::{Client, check_record};
-use crate::connection::Connections;
 use crate::router::Router;
 use crate::{Compression, Error, Record};
 use batch::{Appended, Waiting};
@@ -54,10 +53,6 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// The largest buffer: what one permit can count.
 const BUFFER_BYTES_MAX: usize = 1 << 31;
-
-/// How many partitions share one connection to a server: below the 100 or more streams every HTTP/2
-/// server allows.
-const STREAMS_PER_CONNECTION: usize = 64;
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -191,7 +186,6 @@ struct Inner {
 struct Lanes {
     router: Router,
     lanes: Vec<Lane>,
-    connections: Vec<Arc<Connections>>,
 }
 
 /// One partition.
@@ -238,7 +232,7 @@ impl Producer {
         permit.forget();
         if pushed.wake {
             lane.shared.wake.notify_one();
-            self.start(lanes, lane);
+            self.start(lane);
         }
         if pushed.filled {
             lanes.router.batch_is_full();
@@ -339,21 +333,15 @@ impl Producer {
                 Err(error) => return Err(error),
             },
         };
-        let connections = partitions.chunks(STREAMS_PER_CONNECTION);
         Ok(Lanes {
             router: Router::new(partitions.len()),
-            connections: connections
-                .map(|_| Arc::new(Connections::new(client.known_servers().clone())))
-                .collect(),
             lanes: partitions.into_iter().map(|number| Lane::new(number, options)).collect(),
         })
     }
 
     /// Starts the lane's task, once.
-    fn start(&self, lanes: &Lanes, lane: &Lane) {
+    fn start(&self, lane: &Lane) {
         lane.started.get_or_init(|| {
-            let first = lanes.lanes[0].partition;
-            let number = (lane.partition - first) as usize / STREAMS_PER_CONNECTION;
             let id = PartitionId { topic: self.inner.topic.clone(), partition: lane.partition };
             let route = Route::new(self.inner.client.clone(), id.clone());
             let sender = Sender::new(
@@ -362,7 +350,7 @@ impl Producer {
                 lane.shared.clone(),
                 self.inner.room.clone(),
                 route,
-                lanes.connections[number].clone(),
+                self.inner.client.pool().clone(),
             );
             let task = tokio::spawn(sender.run());
             *lane.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);

@@ -25,8 +25,9 @@ use super::pipeline::{self, Identity, Pipeline};
 use super::requests::{Requests, WithBody};
 use super::route::Route;
 use crate::Error;
-use crate::connection::{Connection, Connections};
+use crate::connection::Connection;
 use crate::directory::{Address, Place};
+use crate::pool::Pool;
 use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 
 /// How long the end of a stream is waited for after everything was answered.
@@ -66,8 +67,8 @@ impl Shared {
 /// A `ProduceStream` under way. Dropping the requests' half ends it.
 struct Exchange {
     server: Address,
-    /// Held, because a channel that nobody holds stops probing its server.
-    _connection: Connection,
+    /// Of the pool, which counts its streams.
+    connection: Arc<Connection>,
     requests: mpsc::Sender<Bytes>,
     responses: Pin<Box<dyn Stream<Item = Result<v1::ProduceResponse, Status>> + Send>>,
 }
@@ -75,7 +76,7 @@ struct Exchange {
 impl Exchange {
     fn begin(
         server: Address,
-        connection: Connection,
+        connection: Arc<Connection>,
         id: &PartitionId,
         in_flight_max: usize,
     ) -> Exchange {
@@ -85,7 +86,7 @@ impl Exchange {
         let call =
             async move { log.produce_stream(stream::empty()).await.map(Response::into_inner) };
         let responses = stream::once(call).try_flatten().boxed();
-        Exchange { server, _connection: connection, requests, responses }
+        Exchange { server, connection, requests, responses }
     }
 }
 
@@ -98,7 +99,7 @@ pub(super) struct Sender {
     room: Arc<Semaphore>,
     pipeline: Pipeline,
     route: Route,
-    connections: Arc<Connections>,
+    pool: Arc<Pool>,
     exchange: Option<Exchange>,
     backoff: Backoff,
     /// Since when an answer is outstanding, and none came.
@@ -124,7 +125,7 @@ impl Sender {
         shared: Arc<Shared>,
         room: Arc<Semaphore>,
         route: Route,
-        connections: Arc<Connections>,
+        pool: Arc<Pool>,
     ) -> Sender {
         let identity = options.idempotent.then(Identity::random);
         Sender {
@@ -134,7 +135,7 @@ impl Sender {
             shared,
             room,
             route,
-            connections,
+            pool,
             exchange: None,
             backoff: Backoff::default(),
             silent_since: None,
@@ -210,7 +211,7 @@ impl Sender {
             }
             let Some(batch) = self.pipeline.next_to_send() else { return };
             let exchange = self.exchange.get_or_insert_with(|| {
-                let connection = self.connections.to(&server);
+                let connection = self.pool.to(&server);
                 Exchange::begin(server, connection, &self.id, self.options.in_flight_max)
             });
             self.silent_since.get_or_insert(now);
@@ -251,8 +252,6 @@ impl Sender {
             return;
         };
         let patience = self.patience();
-        // The connection may lead nowhere by now.
-        self.connections.discard(server);
         let failure = Failure::broken(&format!("no answer from {server} in {patience:?}"));
         self.silences += 1;
         self.broken(&failure);
@@ -308,7 +307,11 @@ impl Sender {
 
     /// The stream ended before everything was answered, or failed the oldest batch.
     fn broken(&mut self, failure: &Failure) {
-        self.exchange = None;
+        if let Some(exchange) = self.exchange.take()
+            && failure.is_of_server()
+        {
+            self.pool.discard(&exchange.connection);
+        }
         self.silent_since = None;
         self.route.lost(Instant::now(), failure);
         let unanswered = self.pipeline.sent();
@@ -408,7 +411,7 @@ impl Sender {
     /// Ends the stream properly: the server sees a half-close, not a reset.
     async fn say_goodbye(mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let Exchange { requests, mut responses, _connection, .. } = exchange;
+        let Exchange { requests, mut responses, connection: _connection, .. } = exchange;
         drop(requests);
         let ended = async { while let Some(Ok(_)) = responses.next().await {} };
         if timeout(GOODBYE_TIMEOUT, ended).await.is_err() {

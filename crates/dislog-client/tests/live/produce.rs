@@ -81,6 +81,33 @@ async fn many_records_travel_in_few_batches() {
     assert!(batches <= 6, "the first few may go alone, the others go together: {batches}");
 }
 
+/// One for calls, and one for each processor up to four: two for a hundred streams at least.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_producers_of_a_client_share_connections() {
+    const PRODUCERS: usize = 100;
+    let node = Node::start().await;
+    let wire = Wire::to(node.addr()).await;
+    let client = client(wire.addr());
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|_| client.producer("shared", ProducerOptions::default()).unwrap())
+        .collect();
+    let mut before = 0;
+    for _ in 0..2 {
+        let mut deliveries = Vec::new();
+        for producer in &producers {
+            deliveries.push(producer.send(Record::new("x")).await.unwrap());
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        let dialled = wire.accepted() - before;
+        assert!(dialled <= 5, "{dialled} connections");
+        before = wire.accepted();
+        wire.cut();
+    }
+    assert_eq!(read_all(&client, "shared", 0).await.len(), 2 * PRODUCERS);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_double_nothing() {
     let node = Node::start().await;

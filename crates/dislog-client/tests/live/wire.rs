@@ -23,6 +23,7 @@ pub(crate) struct Wire {
     cuts: watch::Sender<u32>,
     /// Bytes of answers that were lost.
     lost: watch::Receiver<usize>,
+    accepted: watch::Receiver<usize>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -33,9 +34,11 @@ impl Wire {
         let (answers, answers_seen) = watch::channel(Answers::Pass);
         let (cuts, cuts_seen) = watch::channel(0);
         let (lost_seen, lost) = watch::channel(0);
+        let (accepted_seen, accepted) = watch::channel(0);
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                accepted_seen.send_modify(|accepted| *accepted += 1);
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 let carry = carry(client, server, answers_seen.clone(), lost_seen.clone());
                 let mut cut = cuts_seen.clone();
@@ -45,7 +48,7 @@ impl Wire {
                 });
             }
         });
-        Wire { addr, answers, cuts, lost, accepting }
+        Wire { addr, answers, cuts, lost, accepted, accepting }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -54,6 +57,11 @@ impl Wire {
 
     pub(crate) fn set_answers(&self, answers: Answers) {
         self.answers.send_replace(answers);
+    }
+
+    /// Connections that there were so far.
+    pub(crate) fn accepted(&self) -> usize {
+        *self.accepted.borrow()
     }
 
     /// Waits until more answers were lost than when `seen` was.

@@ -1,0 +1,126 @@
+//! Connections that the streams of all producers of a client share.
+//!
+//! A stream of small records costs both sides most of its time in the kernel unless others write
+//! and read together with it; one of large batches is best alone. So streams have a connection each
+//! as long as that employs more processors, and then share.
+//!
+//! Left out: what else a client asks, which is little, and consumers, which never share
+//! ([`crate::connection`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
+
+use crate::connection::{ANSWERS_WINDOW_BYTES, Connection, Servers};
+use crate::directory::Address;
+
+/// Streams that share a connection at most: below the 100 or more that every HTTP/2 server allows.
+const STREAMS_MAX: usize = 64;
+
+/// So many connections to a server employ as many processors as one client should.
+const APART_MAX: usize = 4;
+
+/// The connections.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    servers: Arc<Servers>,
+    /// Streams to one server that do not share.
+    apart: usize,
+    /// Each is held once here, and once by every stream.
+    open: Mutex<HashMap<Address, Vec<Arc<Connection>>>>,
+}
+
+impl Pool {
+    /// None yet.
+    pub(crate) fn new(servers: Arc<Servers>) -> Pool {
+        let processors = available_parallelism().map_or(1, usize::from);
+        Pool { servers, apart: processors.min(APART_MAX), open: Mutex::default() }
+    }
+
+    /// A connection for one more stream to `server`, to be held until the stream ends. Must be
+    /// called within a Tokio runtime.
+    pub(crate) fn to(&self, server: &Address) -> Arc<Connection> {
+        let mut open = self.lock();
+        let connections = open.entry(server.clone()).or_default();
+        let most = if connections.len() < self.apart { 0 } else { STREAMS_MAX - 1 };
+        let least = connections.iter().min_by_key(|connection| streams(connection));
+        let connection = match least.filter(|connection| streams(connection) <= most) {
+            Some(connection) => Arc::clone(connection),
+            None => {
+                let dialled = Arc::new(self.servers.connection(server, ANSWERS_WINDOW_BYTES));
+                connections.push(Arc::clone(&dialled));
+                dialled
+            }
+        };
+        open.retain(|_, connections| {
+            connections.retain(|connection| streams(connection) > 0);
+            !connections.is_empty()
+        });
+        connection
+    }
+
+    /// Gives a connection to nobody any more, because it was lost or may lead nowhere. Streams that
+    /// have it may go on.
+    pub(crate) fn discard(&self, lost: &Arc<Connection>) {
+        for connections in self.lock().values_mut() {
+            connections.retain(|connection| !Arc::ptr_eq(connection, lost));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Vec<Arc<Connection>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many streams have a connection of the pool.
+fn streams(connection: &Arc<Connection>) -> usize {
+    Arc::strong_count(connection) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pool(apart: usize) -> (Pool, Address) {
+        let servers = Servers::parse(["a:1"], Duration::from_secs(1), None).unwrap();
+        (Pool { apart, ..Pool::new(Arc::new(servers)) }, "a:1".into())
+    }
+
+    fn count(pool: &Pool) -> usize {
+        pool.lock().values().map(Vec::len).sum()
+    }
+
+    #[tokio::test]
+    async fn few_streams_are_apart_and_more_share() {
+        let (pool, server) = pool(2);
+        let mut held: Vec<_> = (0..2 * STREAMS_MAX).map(|_| pool.to(&server)).collect();
+        assert!(!Arc::ptr_eq(&held[0], &held[1]));
+        assert_eq!(count(&pool), 2);
+        assert!(held.iter().all(|connection| streams(connection) == STREAMS_MAX));
+        held.push(pool.to(&server));
+        assert_eq!(count(&pool), 3);
+        assert_eq!(streams(held.last().unwrap()), 1);
+    }
+
+    #[tokio::test]
+    async fn what_no_stream_has_is_used_again_or_let_go() {
+        let (pool, server) = pool(2);
+        drop([pool.to(&server), pool.to(&server)]);
+        assert_eq!(count(&pool), 2);
+        let again = pool.to(&server);
+        assert_eq!((count(&pool), streams(&again)), (1, 1));
+        drop(again);
+        let _elsewhere = pool.to(&"b:2".into());
+        assert_eq!(count(&pool), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_is_given_to_nobody() {
+        let (pool, server) = pool(1);
+        let lost = pool.to(&server);
+        pool.discard(&lost);
+        assert!(!Arc::ptr_eq(&lost, &pool.to(&server)));
+    }
+}
