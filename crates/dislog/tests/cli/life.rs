@@ -151,10 +151,13 @@ fn a_failed_delivery_ends_adding_though_the_input_is_silent() {
     while user.ok_text(&["get", "demo"]) != "before\n" {}
     node.kill();
     input.write_all(b"after\n").unwrap();
-    assert_eq!(adding.wait().code(), Some(4));
+    let code = adding.wait().code();
     let mut said = String::new();
     adding.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("added 1 record") && said.contains("error: "), "{said}");
+    // It may have been on its way to the node when that died.
+    let on_its_way = said.contains("the outcome is UNKNOWN");
+    assert_eq!(code, Some(if on_its_way { 1 } else { 4 }), "{said}");
 }
 
 #[test]
