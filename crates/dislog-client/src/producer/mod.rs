@@ -77,7 +77,7 @@ pub struct ProducerOptions {
     pub delivery_timeout: Duration,
     /// How long the leader of a partition may leave a batch unanswered before it is looked for
     /// elsewhere, and all that is unanswered sent again: the time without a server that is stopped
-    /// but not gone. Doubles while that does not help. 1.5 s.
+    /// but not gone. Doubles while that does not help. 1.25 s.
     pub answer_timeout: Duration,
     /// Retries never double a record. If off, a broken connection fails what was under way, a
     /// refused batch fails those sent behind it, and `answer_timeout` does not apply. On.
@@ -94,7 +94,7 @@ impl Default for ProducerOptions {
             buffer_bytes_max: 32 << 20,
             in_flight_max: 16,
             delivery_timeout: Duration::from_secs(120),
-            answer_timeout: Duration::from_millis(1_500),
+            answer_timeout: Duration::from_millis(1_250),
             idempotent: true,
         }
     }
