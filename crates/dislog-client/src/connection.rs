@@ -49,12 +49,13 @@ pub(crate) const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// protocol's 16 KiB.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 
-/// A silent connection with work under way is probed this often, so that a vanished or stopped
-/// server is noticed. An idle connection is not probed.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// A silent connection with work under way is probed after so long, and given up if no answer came
+/// after as long again, so that a vanished or stopped server is noticed. An idle connection is not
+/// probed. What is under way over it may have an unknown outcome then.
+pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(3);
 
-/// How long the answer to a probe may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for readers, who lose nothing when they go elsewhere.
+pub(crate) const READER_PROBE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Connections that are kept at once; more than a cluster has servers.
 const CONNECTIONS_MAX: usize = 256;
@@ -102,7 +103,12 @@ impl Servers {
 
     /// A connection of its own, not dialled yet, over which the server may send `window_bytes`
     /// ahead of what was taken. Must be called within a Tokio runtime.
-    pub(crate) fn connection(&self, server: &Address, window_bytes: u32) -> Connection {
+    pub(crate) fn connection(
+        &self,
+        server: &Address,
+        window_bytes: u32,
+        probe_after: Duration,
+    ) -> Connection {
         let window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let agent = concat!("dislog-client/", env!("CARGO_PKG_VERSION"));
         let endpoint = Endpoint::from_shared(format!("http://{server}"))
@@ -111,8 +117,8 @@ impl Servers {
             .expect("the name and version are a valid header")
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .http2_keep_alive_interval(probe_after)
+            .keep_alive_timeout(probe_after)
             .max_frame_size(FRAME_BYTES_MAX)
             .initial_stream_window_size(window_bytes)
             .initial_connection_window_size(window_bytes);
@@ -229,7 +235,7 @@ impl Connections {
         if open.len() >= CONNECTIONS_MAX && !open.contains_key(server) {
             open.clear();
         }
-        let dial = || self.servers.connection(server, ANSWERS_WINDOW_BYTES);
+        let dial = || self.servers.connection(server, ANSWERS_WINDOW_BYTES, PROBE_AFTER);
         open.entry(server.clone()).or_insert_with(dial).clone()
     }
 

@@ -13,7 +13,7 @@ use dislog_types::PartitionId;
 use tonic::{Response, Status};
 
 use crate::client::whole_topic;
-use crate::connection::{self, Connection, Servers};
+use crate::connection::{self, Connection, PROBE_AFTER, Servers};
 use crate::directory::Address;
 use crate::retry::{Failure, Repeat, Verdict};
 use crate::{AccessToken, ClusterInfo, Error};
@@ -100,7 +100,7 @@ impl NodeClient {
         let given = connection::given_address(address, tls.is_some())?;
         let servers = Servers::parse([address], timeout, tls)?.showing(token);
         let address = given;
-        let connection = servers.connection(&address, WINDOW_BYTES);
+        let connection = servers.connection(&address, WINDOW_BYTES, PROBE_AFTER);
         Ok(NodeClient { address, connection, timeout })
     }
 

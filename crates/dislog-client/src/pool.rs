@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
-use crate::connection::{ANSWERS_WINDOW_BYTES, Connection, Servers};
+use crate::connection::{ANSWERS_WINDOW_BYTES, Connection, PROBE_AFTER, Servers};
 use crate::directory::Address;
 
 /// Streams that share a connection at most: below the 100 or more that every HTTP/2 server allows.
@@ -47,7 +47,8 @@ impl Pool {
         let connection = match least.filter(|connection| streams(connection) <= most) {
             Some(connection) => Arc::clone(connection),
             None => {
-                let dialled = Arc::new(self.servers.connection(server, ANSWERS_WINDOW_BYTES));
+                let dialled = self.servers.connection(server, ANSWERS_WINDOW_BYTES, PROBE_AFTER);
+                let dialled = Arc::new(dialled);
                 connections.push(Arc::clone(&dialled));
                 dialled
             }

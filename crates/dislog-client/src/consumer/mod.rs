@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use crate::client::{Aim, Client};
-use crate::connection::{Connection, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
+use crate::connection::{Connection, READER_PROBE_AFTER, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 use crate::directory::{Address, ReadFrom};
 use crate::retry::{Backoff, Failure, Repeat, Verdict, later};
 use crate::{Error, Header, PartitionId};
@@ -358,7 +358,8 @@ impl Consumer {
             ..v1::ConsumeRequest::default()
         };
         // Dialled anew each time: a connection that was lost without a word would be lost still.
-        let connection = client.known_servers().connection(&server, options.prefetch_bytes);
+        let servers = client.known_servers();
+        let connection = servers.connection(&server, options.prefetch_bytes, READER_PROBE_AFTER);
         tracing::debug!(partition = %id, %server, from, "reading from");
         match timeout(OPEN_TIMEOUT, connection.log().consume_stream(request)).await {
             Ok(Ok(response)) => {

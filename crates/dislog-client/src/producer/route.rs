@@ -10,6 +10,10 @@
 //! ```
 //! While all goes well it is asked again now and then, because a server that does not lead any more
 //! sends on what it gets, and nobody would notice but for the detour.
+//!
+//! A leader that fell silent is the leader for all others until they elect one, and what they are
+//! sent meanwhile they may send on to it, so that it is not answered either. Until there is an
+//! answer it is therefore asked again soon, and once another leads all is sent to that one.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -20,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::directory::{Address, Place};
-use crate::retry::Failure;
+use crate::retry::{Backoff, Failure};
 
 /// When a leader is looked for again after the server was changed: elections may come in a row.
 const RECHECK_FIRST: Duration = Duration::from_secs(2);
@@ -37,8 +41,10 @@ pub(super) struct Route {
     server: Option<Address>,
     /// What the server is to be changed to, once nothing is on its way to it.
     next: Option<Address>,
-    /// The server that was lost, until another is found.
+    /// The server that was lost, until another leads, or there is an answer.
     lost: Option<Address>,
+    /// Between questions while one is lost.
+    backoff: Backoff,
     asking: Option<Asking>,
     recheck_at: Instant,
     recheck_wait: Duration,
@@ -52,6 +58,7 @@ impl Route {
             server: None,
             next: None,
             lost: None,
+            backoff: Backoff::default(),
             asking: None,
             recheck_at: Instant::now(),
             recheck_wait: RECHECK_FIRST,
@@ -87,11 +94,38 @@ impl Route {
         answer
     }
 
-    /// Takes an answer in.
-    pub(super) fn found(&mut self, now: Instant, place: &Place) {
+    /// Whether what is sent goes to a server that stands in for one that was lost.
+    fn stands_in(&self) -> bool {
+        self.server.is_some() && self.lost.is_some()
+    }
+
+    /// When `look_again` has something to do, with something under way.
+    pub(super) fn look_again_at(&self) -> Option<Instant> {
+        (self.stands_in() && self.asking.is_none()).then_some(self.recheck_at)
+    }
+
+    /// Asks whether another leads by now.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.look_again_at().is_some_and(|at| now >= at) {
+            self.begin();
+        }
+    }
+
+    /// Takes an answer in. Says whether another leads than was thought when what is under way was
+    /// sent: that may never be answered.
+    pub(super) fn found(&mut self, now: Instant, place: &Place) -> bool {
         let server = self.client.known_servers().lock().writes_to(now, place);
-        let is_new = self.server.as_ref() != Some(&server);
         let leads = place.leader.as_ref() == Some(&server);
+        if self.stands_in() {
+            let has_leader = place.leader.is_some() && place.leader != self.lost;
+            self.recheck_at = now + self.backoff.next();
+            if has_leader {
+                tracing::debug!(partition = %self.id, %server, "another leads");
+                (self.lost, self.next) = (None, Some(server));
+            }
+            return has_leader;
+        }
+        let is_new = self.server.as_ref() != Some(&server);
         let changes = self.server.is_none() || (is_new && leads);
         self.recheck_wait = match changes {
             true => RECHECK_FIRST,
@@ -101,18 +135,23 @@ impl Route {
         if self.server.is_none() {
             tracing::debug!(partition = %self.id, %server, leads, "producing to");
             self.server = Some(server);
-            self.lost = None;
+            self.lost.take_if(|lost| place.leader.as_ref() != Some(lost));
+            if self.lost.is_some() {
+                self.recheck_at = now + self.backoff.next();
+            }
         } else if is_new && leads {
             tracing::debug!(partition = %self.id, %server, "producing moves to the leader");
             self.next = Some(server);
         }
+        false
     }
 
     /// The question was in vain: it is asked again with the next batch. Says whether that has to
     /// wait.
     pub(super) fn found_nobody(&mut self, now: Instant) -> bool {
         self.recheck_wait = RECHECK_FIRST;
-        self.recheck_at = now + self.recheck_wait;
+        let wait = if self.stands_in() { self.backoff.next() } else { self.recheck_wait };
+        self.recheck_at = now + wait;
         self.server.is_none()
     }
 
@@ -131,6 +170,8 @@ impl Route {
 
     /// The server did what it was asked.
     pub(super) fn did(&mut self) {
+        self.lost = None;
+        self.backoff.reset();
         if let Some(server) = &self.server {
             self.client.known_servers().lock().answered(server);
         }

@@ -161,6 +161,9 @@ impl Sender {
             self.lose_patience(now);
             let ready_at = self.gather(now);
             self.send(now);
+            if self.pipeline.sent() > 0 {
+                self.route.look_again(now);
+            }
             if self.pipeline.is_empty() && self.shared.lock().is_finished() {
                 break;
             }
@@ -225,8 +228,11 @@ impl Sender {
 
     fn due(&self, ready_at: Option<Instant>) -> Option<Instant> {
         let expires_at = self.pipeline.expires_at(self.options.delivery_timeout);
-        let answer_due = self.answer_due();
-        [ready_at, expires_at, answer_due, self.not_before].into_iter().flatten().min()
+        let look_again_at = self.route.look_again_at().filter(|_| self.pipeline.sent() > 0);
+        [ready_at, expires_at, self.answer_due(), look_again_at, self.not_before]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When an answer should have come. Without idempotence nothing can be sent elsewhere, so there
@@ -260,7 +266,15 @@ impl Sender {
     fn located(&mut self, place: Result<Place, Failure>) {
         let now = Instant::now();
         match place {
-            Ok(place) => self.route.found(now, &place),
+            Ok(place) => {
+                let another_leads = self.route.found(now, &place);
+                // Without idempotence nothing can be sent twice.
+                if another_leads && self.options.idempotent {
+                    self.exchange = None;
+                    self.silent_since = None;
+                    self.pipeline.interrupted(pipeline::Appended::Perhaps);
+                }
+            }
             Err(failure) => {
                 if self.route.found_nobody(now) {
                     self.last_failure = failure.message().to_owned();

@@ -7,5 +7,6 @@ mod consume;
 mod damage;
 mod node;
 mod produce;
+mod silence;
 mod unreachable;
 mod wire;

@@ -31,7 +31,7 @@ use super::input::{AppendRequest, LinearizeRequest, TrimRequest};
 use super::install::Installing;
 use super::losses::Losses;
 use super::membership::Course;
-use super::open::{ELECTION_TICKS, MESSAGE_BYTES_MAX};
+use super::open::MESSAGE_BYTES_MAX;
 use super::persist::Persist;
 use super::rest::Rest;
 use super::rim::Rim;
@@ -148,8 +148,9 @@ impl Group {
             self.campaign();
         }
         if self.node.raft.election_elapsed == 0 {
-            // Raft has drawn it when the wait began, but from a source that nobody can seed.
-            let wait = ELECTION_TICKS..2 * ELECTION_TICKS;
+            // Raft has drawn it when the wait began, but from a source that nobody can seed, and
+            // for all replicas from the same few ticks.
+            let wait = self.election_wait(self.leader());
             self.node.raft.set_randomized_election_timeout(random.random_range(wait));
         }
         self.node.tick();
@@ -663,7 +664,10 @@ impl Group {
     fn begin_upkeep(&mut self, rim: &Rim) {
         let Some(log) = &self.shared.log else { return };
         let quiet = self.waiters.is_empty() && self.persist.is_idle();
-        if self.ending.is_some() && quiet && !self.upkeep.is_running() {
+        // What an observer was shown it has to know at the next start before anybody is elected: of
+        // metadata, which partitions there are, or theirs would wait for that election.
+        let is_wanted = self.ending.is_some() || self.observer.is_some();
+        if is_wanted && quiet && !self.upkeep.is_running() {
             self.upkeep.finish(&self.machine);
         }
         if self.persist.has_members() {

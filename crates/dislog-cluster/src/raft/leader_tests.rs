@@ -6,7 +6,7 @@ use dislog_log::fs::{Fs, SimFs};
 
 use super::driver::Input;
 use super::membership::Target;
-use super::test_world::{LONG_MS, NODES, World};
+use super::test_world::{GROUPS, LONG_MS, NODES, World};
 use super::transport::{PeerMessage, PeerMessageKind};
 
 const GROUP: u64 = 9;
@@ -287,4 +287,45 @@ fn whose_log_ends_before_what_it_acknowledged_is_found_out() {
     assert_eq!(said(&mut world, nodes, answer(0, 0)), [0; 0]);
     assert_eq!(said(&mut world, nodes, answer(1_000_000, 100)), [0; 0]);
     assert_eq!(said(&mut world, nodes, answer(1_000_001, 1)), [nodes.1]);
+}
+
+#[test]
+fn those_that_lose_their_leaders_do_not_split_the_votes() {
+    let term = |world: &World, node: u64, group| world.nodes[&node].shared[&group].health().term;
+    for lost in NODES {
+        let mut world = World::new();
+        let led = GROUPS.filter(|group| world.leader(*group) == lost);
+        let led: Vec<(u64, u64)> = led.map(|group| (group, term(&world, lost, group))).collect();
+        assert!(led.len() >= 3, "{led:?}");
+        let _answers: Vec<_> = led.iter().map(|(group, _)| world.append(lost, *group)).collect();
+        world.run_for(300);
+        assert!(NODES.into_iter().all(|node| world.ticking(node) > 0), "they do not rest");
+        world.kill(lost);
+        world.run_for(1_500);
+        for (group, before) in led {
+            let leader = world.leader(group);
+            assert_eq!(term(&world, leader, group), before + 1, "group {group}");
+        }
+    }
+}
+
+#[test]
+fn what_an_observer_was_shown_is_known_at_the_next_start_before_anybody_leads() {
+    let mut world = World::new();
+    world.observed = Some(GROUP);
+    for node in NODES {
+        let fs = world.kill(node);
+        world.start(node, fs);
+    }
+    world.run_for(LONG_MS);
+    let other = GROUP + 1;
+    world.appended_everywhere(GROUP);
+    world.appended_everywhere(other);
+    let disks = NODES.map(|node| world.kill(node));
+    disks.iter().for_each(SimFs::crash);
+    for (node, fs) in NODES.into_iter().zip(disks) {
+        world.start(node, fs);
+        let known = |group| world.nodes[&node].shared[&group].progress.borrow().committed_offset;
+        assert_eq!((known(GROUP), known(other)), (1, 0), "node {node}");
+    }
 }

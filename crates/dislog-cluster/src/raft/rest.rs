@@ -190,21 +190,26 @@ impl Group {
 
     /// The node that spoke for this group's leader is gone: the shortest time-out has passed. How
     /// much longer this replica waits is drawn from `random`, so that groups that lose their
-    /// leaders together do not all elect at once, but behind those that come before it among the
-    /// voters left: they know of it at the same time, and would split the votes.
+    /// leaders together do not all elect at once.
     pub(super) fn orphan(&mut self, node: u64, random: &mut StdRng) {
         let State::Covered { node: by, leader, .. } = self.rest.state else { return };
         if by != node {
             return;
         }
         self.rest.state = State::Awake;
+        let wait = self.election_wait(leader);
+        self.node.raft.election_elapsed = ELECTION_TICKS;
+        self.node.raft.set_randomized_election_timeout(random.random_range(wait));
+    }
+
+    /// How long this replica waits for an election when `leader` is gone, in ticks: all know of it
+    /// at about the same time, and those that begin together split the votes.
+    pub(super) fn election_wait(&self, leader: u64) -> Range<usize> {
         let me = self.node.raft.id;
         let (_, membership) = self.node.store().history().newest();
         let left = membership.voters.iter().filter(|voter| **voter != leader);
         let before = left.clone().filter(|voter| mix(**voter) < mix(me)).count();
-        let wait = waits(before, left.count());
-        self.node.raft.election_elapsed = ELECTION_TICKS;
-        self.node.raft.set_randomized_election_timeout(random.random_range(wait));
+        waits(before, left.count())
     }
 
     /// Nodes with replicas of this group went out of contact. The next tick finds whether there is

@@ -55,6 +55,15 @@ impl Observer for Panics {
     }
 }
 
+/// See [`World::observed`].
+struct Looks;
+
+impl Observer for Looks {
+    fn applied(&mut self, _: &Frame) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 enum Sent {
     Message(PeerMessage),
     Pulse(Pulse),
@@ -120,6 +129,8 @@ pub(super) struct World {
     pub(super) slow_leader_of: Option<u64>,
     /// Nodes that are started panic when they apply a batch of this group.
     pub(super) panics_in: Option<u64>,
+    /// Nodes that are started are shown what they apply of this group.
+    pub(super) observed: Option<u64>,
     pub(super) pulses: u64,
     pub(super) messages: u64,
     pub(super) turns: u64,
@@ -137,6 +148,7 @@ impl World {
             no_candidate: None,
             slow_leader_of: None,
             panics_in: None,
+            observed: None,
             pulses: 0,
             messages: 0,
             turns: 0,
@@ -191,8 +203,11 @@ impl World {
                 initial,
                 target: None,
                 policy: RetentionPolicy::KEEP_ALL,
-                observer: (self.panics_in == Some(group))
-                    .then(|| Box::new(Panics) as Box<dyn Observer>),
+                observer: match Some(group) {
+                    group if group == self.panics_in => Some(Box::new(Panics)),
+                    group if group == self.observed => Some(Box::new(Looks)),
+                    _ => None,
+                },
             };
             let opened = open.open();
             let (sender, _) = mpsc::channel();

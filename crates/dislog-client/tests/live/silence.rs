@@ -1,0 +1,136 @@
+//! What a producer does about a leader that is silent and not gone: servers of the test's own say
+//! who leads, and leave unanswered what they would send on to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dislog_client::{ClientOptions, ProducerOptions, Record};
+use dislog_proto::v1;
+use dislog_proto::v1::log_server::{Log, LogServer};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The leader at first. It never says anything.
+const SILENT: usize = 0;
+
+/// How long it may be silent. The next may be so for twice as long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+struct Replica {
+    number: usize,
+    servers: Arc<Vec<SocketAddr>>,
+    leader: watch::Receiver<usize>,
+    /// Who was asked to append while another led.
+    stands_in: watch::Sender<Option<usize>>,
+}
+
+impl Replica {
+    fn leads(&self) -> bool {
+        *self.leader.borrow() == self.number
+    }
+}
+
+#[tonic::async_trait]
+impl Log for Replica {
+    type ConsumeStreamStream = BoxStream<'static, Result<v1::ConsumeResponse, Status>>;
+    type ProduceStreamStream = BoxStream<'static, Result<v1::ProduceResponse, Status>>;
+
+    async fn produce(
+        &self,
+        _request: Request<v1::ProduceRequest>,
+    ) -> Result<Response<v1::ProduceResponse>, Status> {
+        Err(Status::unimplemented("this is about streams"))
+    }
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        if self.number == SILENT || !self.leads() {
+            if self.number != SILENT {
+                self.stands_in.send_replace(Some(self.number));
+            }
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let answers = request.into_inner().map(|request| {
+            request.map(|_| v1::ProduceResponse { offset: 7, ..v1::ProduceResponse::default() })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn consume(
+        &self,
+        _request: Request<v1::ConsumeRequest>,
+    ) -> Result<Response<v1::ConsumeResponse>, Status> {
+        Err(Status::unimplemented("this is about producing"))
+    }
+
+    async fn consume_stream(
+        &self,
+        _request: Request<v1::ConsumeRequest>,
+    ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        Err(Status::unimplemented("this is about producing"))
+    }
+
+    async fn get_servers(
+        &self,
+        _request: Request<v1::GetServersRequest>,
+    ) -> Result<Response<v1::GetServersResponse>, Status> {
+        if self.number == SILENT {
+            return std::future::pending().await;
+        }
+        let leader = *self.leader.borrow();
+        let server = |(number, address): (usize, &SocketAddr)| v1::Server {
+            rpc_addr: address.to_string(),
+            is_leader: number == leader,
+            is_replica: true,
+            ..v1::Server::default()
+        };
+        let servers = self.servers.iter().enumerate().map(server).collect();
+        Ok(Response::new(v1::GetServersResponse { servers }))
+    }
+}
+
+/// The leader falls silent, another server stands in, and then one leads: that one, or a third.
+async fn is_found_in_time(the_one_that_stands_in: bool) {
+    let (elect, leader) = watch::channel(SILENT);
+    let (asked, mut stands_in) = watch::channel(None);
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let servers: Vec<SocketAddr> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let servers = Arc::new(servers);
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let (servers, leader, stands_in) = (servers.clone(), leader.clone(), asked.clone());
+        let replica = Replica { number, servers, leader, stands_in };
+        let incoming = stream::unfold(listener, |listener| async {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            Some((accepted, listener))
+        });
+        let server = tonic::transport::Server::builder().add_service(LogServer::new(replica));
+        tokio::spawn(server.serve_with_incoming(incoming));
+    }
+    let known = [servers[1].to_string()];
+    let client = dislog_client::Client::connect(known, ClientOptions::default()).unwrap();
+    let options = ProducerOptions {
+        partition: Some(0),
+        answer_timeout: PATIENCE,
+        ..ProducerOptions::default()
+    };
+    let producer = client.producer("t", options).unwrap();
+    let delivery = producer.send(Record::new("a")).await.unwrap();
+    let stands_in = stands_in.wait_for(Option::is_some).await.unwrap().unwrap();
+    elect.send_replace(if the_one_that_stands_in { stands_in } else { 3 - stands_in });
+    let delivered = timeout(PATIENCE * 3 / 2, delivery).await.expect("it is sent once more");
+    assert_eq!(delivered.unwrap().offset, 7);
+}
+
+#[tokio::test]
+async fn who_leads_after_a_leader_fell_silent_is_found_while_nothing_is_answered() {
+    tokio::join!(is_found_in_time(true), is_found_in_time(false));
+}
