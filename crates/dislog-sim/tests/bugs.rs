@@ -5,9 +5,9 @@ use dislog_sim::{Bug, Options, run};
 
 const SEEDS_MAX: u64 = 300;
 
-/// The first seeds that notice the rarest of them are 174 and 410: those before take their time.
-const TRUNCATING_FROM: u64 = 150;
-const VOTE_FROM: u64 = 400;
+/// The first seeds that notice the rarest of them are 313 and 472: those before take their time.
+const TRUNCATING_FROM: u64 = 450;
+const VOTE_FROM: u64 = 300;
 
 #[expect(clippy::print_stderr, reason = "how long it takes to notice is worth knowing")]
 fn is_noticed(bug: Bug, first: u64) {
