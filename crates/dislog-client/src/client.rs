@@ -322,7 +322,7 @@ impl Client {
     /// Lets the next attempt go to another server.
     fn move_on(&self, id: &PartitionId, server: &Address, failure: &Failure) {
         let mut directory = self.shared.servers.lock();
-        directory.forget_place(id);
+        directory.forget_leader(id);
         if failure.is_of_server() {
             directory.failed(Instant::now(), server);
         }

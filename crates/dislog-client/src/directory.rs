@@ -183,9 +183,12 @@ impl Directory {
         (now < *at + FRESH).then(|| place.clone())
     }
 
-    /// What is known of a partition's place proved wrong.
-    pub(crate) fn forget_place(&mut self, id: &PartitionId) {
-        self.places.remove(id);
+    /// What is known of a partition's place proved wrong. Those that had it are still the best to
+    /// ask.
+    pub(crate) fn forget_leader(&mut self, id: &PartitionId) {
+        if let Some((_, place)) = self.places.get_mut(id) {
+            place.leader = None;
+        }
     }
 
     /// A server did not answer: it is suspect for a while, and the list of servers may be old.
@@ -427,7 +430,8 @@ mod tests {
         let place = learnt(&mut directory, now, "b:1");
         assert_eq!(directory.place(now, &id(0)), Some(place));
         assert_eq!(directory.place(now + FRESH, &id(0)), None);
-        directory.forget_place(&id(0));
-        assert_eq!(directory.place(now, &id(0)), None);
+        directory.forget_leader(&id(0));
+        let place = directory.place(now, &id(0)).unwrap();
+        assert_eq!((place.leader, place.replicas.len()), (None, 3));
     }
 }

@@ -417,7 +417,7 @@ impl Consumer {
         tracing::warn!(%partition, failure = message, ?wait, "reading is interrupted");
         self.trouble.not_before = Some(now + wait);
         let mut directory = self.client.known_servers().lock();
-        directory.forget_place(&self.id);
+        directory.forget_leader(&self.id);
         if let Some(server) = self.server.as_ref().filter(|_| failure.is_of_server()) {
             directory.failed(now, server);
         }

@@ -135,7 +135,7 @@ impl Route {
         if self.server.is_none() {
             tracing::debug!(partition = %self.id, %server, leads, "producing to");
             self.server = Some(server);
-            self.lost.take_if(|lost| place.leader.as_ref() != Some(lost));
+            self.lost.take_if(|lost| place.leader.as_ref().is_some_and(|leader| leader != lost));
             if self.lost.is_some() {
                 self.recheck_at = now + self.backoff.next();
             }
@@ -158,14 +158,16 @@ impl Route {
     /// The server did not do: another is to be found.
     pub(super) fn lost(&mut self, now: Instant, failure: &Failure) {
         (self.next, self.asking) = (None, None);
+        let stood_in = self.stands_in();
         let Some(server) = self.server.take() else { return };
         let mut directory = self.client.known_servers().lock();
-        directory.forget_place(&self.id);
-        if failure.is_of_server() {
+        directory.forget_leader(&self.id);
+        // What stood in may have waited for the one that was lost.
+        if failure.is_of_server() && !stood_in {
             directory.failed(now, &server);
         }
         drop(directory);
-        self.lost = Some(server);
+        self.lost.get_or_insert(server);
     }
 
     /// The server did what it was asked.

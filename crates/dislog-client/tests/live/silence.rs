@@ -23,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Replica {
     number: usize,
     servers: Arc<Vec<SocketAddr>>,
-    leader: watch::Receiver<usize>,
-    /// Who was asked to append while another led.
-    stands_in: watch::Sender<Option<usize>>,
+    leader: watch::Receiver<Option<usize>>,
+    /// Who was asked to append last and will not answer.
+    asked: watch::Sender<Option<usize>>,
 }
 
 impl Replica {
     fn leads(&self) -> bool {
-        *self.leader.borrow() == self.number
+        self.number != SILENT && *self.leader.borrow() == Some(self.number)
     }
 }
 
@@ -50,10 +50,8 @@ impl Log for Replica {
         &self,
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        if self.number == SILENT || !self.leads() {
-            if self.number != SILENT {
-                self.stands_in.send_replace(Some(self.number));
-            }
+        if !self.leads() {
+            self.asked.send_replace(Some(self.number));
             return Ok(Response::new(stream::pending().boxed()));
         }
         let answers = request.into_inner().map(|request| {
@@ -86,7 +84,7 @@ impl Log for Replica {
         let leader = *self.leader.borrow();
         let server = |(number, address): (usize, &SocketAddr)| v1::Server {
             rpc_addr: address.to_string(),
-            is_leader: number == leader,
+            is_leader: Some(number) == leader,
             is_replica: true,
             ..v1::Server::default()
         };
@@ -95,10 +93,11 @@ impl Log for Replica {
     }
 }
 
-/// The leader falls silent, another server stands in, and then one leads: that one, or a third.
-async fn is_found_in_time(the_one_that_stands_in: bool) {
-    let (elect, leader) = watch::channel(SILENT);
-    let (asked, mut stands_in) = watch::channel(None);
+/// The leader falls silent, which the others may know; one of them stands in; and then one leads:
+/// that one, or a third.
+async fn is_found_in_time(is_known: bool, the_one_that_stands_in: bool) {
+    let (elect, leader) = watch::channel(Some(SILENT));
+    let (asks, mut asked) = watch::channel(None);
     let mut listeners = Vec::new();
     for _ in 0..3 {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -106,8 +105,8 @@ async fn is_found_in_time(the_one_that_stands_in: bool) {
     let servers: Vec<SocketAddr> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
     let servers = Arc::new(servers);
     for (number, listener) in listeners.into_iter().enumerate() {
-        let (servers, leader, stands_in) = (servers.clone(), leader.clone(), asked.clone());
-        let replica = Replica { number, servers, leader, stands_in };
+        let (servers, leader, asked) = (servers.clone(), leader.clone(), asks.clone());
+        let replica = Replica { number, servers, leader, asked };
         let incoming = stream::unfold(listener, |listener| async {
             let accepted = listener.accept().await.map(|(stream, _)| stream);
             Some((accepted, listener))
@@ -124,13 +123,23 @@ async fn is_found_in_time(the_one_that_stands_in: bool) {
     };
     let producer = client.producer("t", options).unwrap();
     let delivery = producer.send(Record::new("a")).await.unwrap();
-    let stands_in = stands_in.wait_for(Option::is_some).await.unwrap().unwrap();
-    elect.send_replace(if the_one_that_stands_in { stands_in } else { 3 - stands_in });
+    asked.wait_for(|asked| *asked == Some(SILENT)).await.unwrap();
+    if is_known {
+        elect.send_replace(None);
+    }
+    let stands_in = |asked: &Option<usize>| asked.is_some_and(|asked| asked != SILENT);
+    let stands_in = asked.wait_for(stands_in).await.unwrap().unwrap();
+    elect.send_replace(Some(if the_one_that_stands_in { stands_in } else { 3 - stands_in }));
     let delivered = timeout(PATIENCE * 3 / 2, delivery).await.expect("it is sent once more");
     assert_eq!(delivered.unwrap().offset, 7);
 }
 
 #[tokio::test]
 async fn who_leads_after_a_leader_fell_silent_is_found_while_nothing_is_answered() {
-    tokio::join!(is_found_in_time(true), is_found_in_time(false));
+    tokio::join!(
+        is_found_in_time(false, false),
+        is_found_in_time(false, true),
+        is_found_in_time(true, false),
+        is_found_in_time(true, true)
+    );
 }

@@ -147,10 +147,11 @@ impl Group {
         if self.is_first_of_new() {
             self.campaign();
         }
+        self.notice_campaign();
         if self.node.raft.election_elapsed == 0 {
             // Raft has drawn it when the wait began, but from a source that nobody can seed, and
             // for all replicas from the same few ticks.
-            let wait = self.election_wait(self.leader());
+            let wait = self.election_wait();
             self.node.raft.set_randomized_election_timeout(random.random_range(wait));
         }
         self.node.tick();
@@ -665,8 +666,10 @@ impl Group {
         let Some(log) = &self.shared.log else { return };
         let quiet = self.waiters.is_empty() && self.persist.is_idle();
         // What an observer was shown it has to know at the next start before anybody is elected: of
-        // metadata, which partitions there are, or theirs would wait for that election.
-        let is_wanted = self.ending.is_some() || self.observer.is_some();
+        // metadata, which partitions there are, or theirs would wait for that election. One alone
+        // knows all that it has.
+        let is_observed = self.observer.is_some() && self.has_peers();
+        let is_wanted = self.ending.is_some() || is_observed;
         if is_wanted && quiet && !self.upkeep.is_running() {
             self.upkeep.finish(&self.machine);
         }

@@ -1,5 +1,6 @@
 //! Replicas that cease to be what they were.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use dislog_log::fs::{Fs, SimFs};
@@ -307,6 +308,20 @@ fn those_that_lose_their_leaders_do_not_split_the_votes() {
             assert_eq!(term(&world, leader, group), before + 1, "group {group}");
         }
     }
+}
+
+#[test]
+fn who_was_not_elected_in_its_turn_leaves_to_chance_who_is_next() {
+    let (mut world, leader, [left, other]) = led();
+    world.kill(leader);
+    world.kill(other);
+    let mut waits = BTreeSet::new();
+    for _ in 0..300 {
+        world.run_for(100);
+        let raft = &world.nodes[&left].driver.groups[&GROUP].node.raft;
+        waits.insert(raft.randomized_election_timeout());
+    }
+    assert!(waits.len() > 4, "{waits:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use raft::{ProgressState, StateRole};
+use raft::{INVALID_ID, ProgressState, StateRole};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -42,6 +42,8 @@ pub(super) struct Rest {
     /// A peer sees it otherwise.
     disturbed: bool,
     woke: Option<Woke>,
+    /// It has campaigned since there was a leader.
+    campaigned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -197,14 +199,30 @@ impl Group {
             return;
         }
         self.rest.state = State::Awake;
-        let wait = self.election_wait(leader);
+        let wait = self.turn_without(leader);
         self.node.raft.election_elapsed = ELECTION_TICKS;
         self.node.raft.set_randomized_election_timeout(random.random_range(wait));
     }
 
-    /// How long this replica waits for an election when `leader` is gone, in ticks: all know of it
-    /// at about the same time, and those that begin together split the votes.
-    pub(super) fn election_wait(&self, leader: u64) -> Range<usize> {
+    /// A tick begins: whether this replica has campaigned since there was a leader.
+    pub(super) fn notice_campaign(&mut self) {
+        let raft = &self.node.raft;
+        let campaigns = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        self.rest.campaigned = campaigns || (self.rest.campaigned && raft.leader_id == INVALID_ID);
+    }
+
+    /// How long this replica waits for an election from now on, in ticks, if it hears of no leader.
+    /// Who was not elected in its turn leaves to chance who is next: it may have been the disks.
+    pub(super) fn election_wait(&self) -> Range<usize> {
+        match self.rest.campaigned {
+            true => ELECTION_TICKS + 1..2 * ELECTION_TICKS,
+            false => self.turn_without(self.leader()),
+        }
+    }
+
+    /// When it is this replica's turn to be elected after `leader`, in ticks: all know that it is
+    /// gone at about the same time, and those that begin together split the votes.
+    fn turn_without(&self, leader: u64) -> Range<usize> {
         let me = self.node.raft.id;
         let (_, membership) = self.node.store().history().newest();
         let left = membership.voters.iter().filter(|voter| **voter != leader);
