@@ -162,7 +162,7 @@ impl OpenGroup {
         let alone = membership.voters == [self.replica] && membership.voters_outgoing.is_empty();
         let vote = self.read_vote(log, alone)?;
         #[cfg(feature = "sim")]
-        super::sim::truncate_too_much(log, alone);
+        super::sim::truncate_too_much(log, alone || self.observer.is_some());
         let bounds = log.bounds();
         let checkpointed = checkpoint.map_or(0, |checkpoint| checkpoint.raft_index);
         let known = checkpointed.max(since);

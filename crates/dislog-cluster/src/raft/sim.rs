@@ -85,11 +85,12 @@ impl Group {
     }
 }
 
-/// Cuts off the last entries of a log that is being opened.
-pub(super) fn truncate_too_much(log: &Log, alone: bool) {
+/// Cuts off the last entries of a log that is being opened, if nothing else could tell: of one
+/// alone, or with newer checkpoints, the product notices by itself and stops.
+pub(super) fn truncate_too_much(log: &Log, is_known: bool) {
     let bounds = log.bounds();
     let from = bounds.last_raft_index.saturating_sub(2).max(bounds.first_raft_index);
-    if is_back(Bug::TruncatesBelowCommit) && !alone && from <= bounds.last_raft_index {
+    if is_back(Bug::TruncatesBelowCommit) && !is_known && from <= bounds.last_raft_index {
         let _ = log.truncate(from);
     }
 }
