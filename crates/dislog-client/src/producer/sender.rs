@@ -270,9 +270,7 @@ impl Sender {
                 let another_leads = self.route.found(now, &place);
                 // Without idempotence nothing can be sent twice.
                 if another_leads && self.options.idempotent {
-                    self.exchange = None;
-                    self.silent_since = None;
-                    self.pipeline.interrupted(pipeline::Appended::Perhaps);
+                    self.leave_unanswered();
                 }
             }
             Err(failure) => {
@@ -377,15 +375,20 @@ impl Sender {
         self.not_before = Some(Instant::now() + wait);
     }
 
+    /// Ends the stream, whatever became of what is on its way.
+    fn leave_unanswered(&mut self) {
+        self.exchange = None;
+        self.silent_since = None;
+        self.pipeline.interrupted(pipeline::Appended::Perhaps);
+    }
+
     /// Gives up what was tried for too long, and what came after it.
     fn expire(&mut self, now: Instant) {
         let after = self.options.delivery_timeout;
         if self.pipeline.expires_at(after).is_none_or(|expires_at| now < expires_at) {
             return;
         }
-        self.exchange = None;
-        self.silent_since = None;
-        self.pipeline.interrupted(pipeline::Appended::Perhaps);
+        self.leave_unanswered();
         let last = format!("no answer within {after:?}; before that: {}", self.last_failure);
         if self.pipeline.oldest_may_be_appended() {
             self.last_failure = last;

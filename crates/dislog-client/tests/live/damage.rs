@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dislog_client::{ConsumerOptions, Error, ReadFrom, Start};
-use dislog_proto::v1::log_server::{Log, LogServer};
+use dislog_proto::v1::log_server::Log;
 use dislog_proto::{reason, v1};
 use dislog_types::batch::stamp;
 use dislog_types::{BatchBuilder, Compression, Record};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::node::client;
+use crate::servers::{listed, serve};
 
 /// How many records there are.
 const RECORDS: u64 = 10;
@@ -97,35 +97,15 @@ impl Log for Replica {
         &self,
         _request: Request<v1::GetServersRequest>,
     ) -> Result<Response<v1::GetServersResponse>, Status> {
-        let server = |(number, address): (usize, &SocketAddr)| v1::Server {
-            rpc_addr: address.to_string(),
-            is_leader: number == 0,
-            is_replica: true,
-            ..v1::Server::default()
-        };
-        let servers = self.servers.iter().enumerate().map(server).collect();
-        Ok(Response::new(v1::GetServersResponse { servers }))
+        Ok(listed(&self.servers, Some(0)))
     }
 }
 
-/// Three servers with these replicas, for as long as the runtime lives.
-async fn serve(damaged_from: [u64; 3]) -> SocketAddr {
-    let mut listeners = Vec::new();
-    for _ in damaged_from {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    let servers: Vec<SocketAddr> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
-    let (first, servers) = (servers[0], Arc::new(servers));
-    for (listener, damaged_from) in listeners.into_iter().zip(damaged_from) {
-        let replica = Replica { servers: servers.clone(), damaged_from };
-        let incoming = stream::unfold(listener, |listener| async {
-            let accepted = listener.accept().await.map(|(stream, _)| stream);
-            Some((accepted, listener))
-        });
-        let server = tonic::transport::Server::builder().add_service(LogServer::new(replica));
-        tokio::spawn(server.serve_with_incoming(incoming));
-    }
-    first
+/// Three servers with these replicas.
+async fn replicas(damaged_from: [u64; 3]) -> SocketAddr {
+    let servers =
+        serve(|number, servers| Replica { servers, damaged_from: damaged_from[number] }).await;
+    servers[0]
 }
 
 #[tokio::test]
@@ -133,7 +113,7 @@ async fn what_is_damaged_in_some_replicas_is_read_from_others() {
     for read_from in [ReadFrom::Leader, ReadFrom::Followers, ReadFrom::Any] {
         for damaged_from in [[3, 7, RECORDS], [RECORDS, 0, 5], [0, RECORDS, 9]] {
             let options = ConsumerOptions { read_from, ..ConsumerOptions::default() };
-            let client = client(serve(damaged_from).await);
+            let client = client(replicas(damaged_from).await);
             let mut consumer = client.consumer("t", 0, options).unwrap();
             for offset in 0..RECORDS {
                 let record = consumer.next().await.unwrap().expect("it is not the end");
@@ -149,7 +129,7 @@ async fn what_is_damaged_in_some_replicas_is_read_from_others() {
 
 #[tokio::test]
 async fn what_is_damaged_everywhere_is_an_error_that_stays() {
-    let client = client(serve([8, 3, 6]).await);
+    let client = client(replicas([8, 3, 6]).await);
     let options = ConsumerOptions { start: Start::Offset(2), ..ConsumerOptions::default() };
     let mut consumer = client.consumer("t", 0, options).unwrap();
     for offset in 2..8 {

@@ -7,6 +7,7 @@ mod consume;
 mod damage;
 mod node;
 mod produce;
+mod servers;
 mod silence;
 mod unreachable;
 mod wire;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use dislog_client::{ClientOptions, ProducerOptions, Record};
 use dislog_proto::v1;
-use dislog_proto::v1::log_server::{Log, LogServer};
+use dislog_proto::v1::log_server::Log;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::servers::{listed, serve};
 
 /// The leader at first. It never says anything.
 const SILENT: usize = 0;
@@ -81,15 +82,7 @@ impl Log for Replica {
         if self.number == SILENT {
             return std::future::pending().await;
         }
-        let leader = *self.leader.borrow();
-        let server = |(number, address): (usize, &SocketAddr)| v1::Server {
-            rpc_addr: address.to_string(),
-            is_leader: Some(number) == leader,
-            is_replica: true,
-            ..v1::Server::default()
-        };
-        let servers = self.servers.iter().enumerate().map(server).collect();
-        Ok(Response::new(v1::GetServersResponse { servers }))
+        Ok(listed(&self.servers, *self.leader.borrow()))
     }
 }
 
@@ -98,22 +91,11 @@ impl Log for Replica {
 async fn is_found_in_time(is_known: bool, the_one_that_stands_in: bool) {
     let (elect, leader) = watch::channel(Some(SILENT));
     let (asks, mut asked) = watch::channel(None);
-    let mut listeners = Vec::new();
-    for _ in 0..3 {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    let servers: Vec<SocketAddr> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
-    let servers = Arc::new(servers);
-    for (number, listener) in listeners.into_iter().enumerate() {
-        let (servers, leader, asked) = (servers.clone(), leader.clone(), asks.clone());
-        let replica = Replica { number, servers, leader, asked };
-        let incoming = stream::unfold(listener, |listener| async {
-            let accepted = listener.accept().await.map(|(stream, _)| stream);
-            Some((accepted, listener))
-        });
-        let server = tonic::transport::Server::builder().add_service(LogServer::new(replica));
-        tokio::spawn(server.serve_with_incoming(incoming));
-    }
+    let servers = serve(|number, servers| {
+        let (leader, asked) = (leader.clone(), asks.clone());
+        Replica { number, servers, leader, asked }
+    })
+    .await;
     let known = [servers[1].to_string()];
     let client = dislog_client::Client::connect(known, ClientOptions::default()).unwrap();
     let options = ProducerOptions {

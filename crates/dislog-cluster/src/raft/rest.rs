@@ -84,7 +84,7 @@ impl Group {
         let rests = matches!(self.rest.state, State::Asleep(_) | State::Covered { .. });
         let is_driven = !self.stopped && self.installing.is_none();
         // One alone leads at once, unless it becomes so by what its own log says.
-        let is_led = self.leader() != raft::INVALID_ID;
+        let is_led = self.leader() != INVALID_ID;
         let has_use = self.has_peers() || !is_led || !self.is_on_target();
         is_driven && has_use && (!rests || !self.reads.is_empty())
     }
