@@ -279,8 +279,8 @@ impl Driver {
                 }
             }
             Input::Fetched(fetched) => {
-                if let Some((group, _)) = self.touch(fetched.group) {
-                    group.fetched(fetched);
+                if let Some((group, rim)) = self.touch(fetched.group) {
+                    group.fetched(fetched, rim);
                 }
             }
             Input::Message(message) => {

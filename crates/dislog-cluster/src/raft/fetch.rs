@@ -35,6 +35,8 @@ pub(crate) struct FetchJob {
 pub(crate) struct Fetched {
     pub(super) group: u64,
     pub(super) from: u64,
+    /// What was read beyond what was to be.
+    pub(super) beyond_bytes: u64,
     pub(super) result: Result<Vec<Frame>, ReadError>,
 }
 
@@ -42,7 +44,9 @@ impl FetchJob {
     /// Reads; blocks.
     pub(super) fn work(&self) -> Fetched {
         let result = self.log.frames(self.from, self.to, self.bytes_max);
-        Fetched { group: self.group, from: self.from, result }
+        let bytes = result.iter().flatten().map(|frame| frame.payload.len() as u64).sum::<u64>();
+        let beyond_bytes = bytes.saturating_sub(self.bytes_max);
+        Fetched { group: self.group, from: self.from, beyond_bytes, result }
     }
 }
 
@@ -148,7 +152,8 @@ impl Group {
     }
 
     /// A thread has read.
-    pub(super) fn fetched(&mut self, fetched: Fetched) {
+    pub(super) fn fetched(&mut self, fetched: Fetched, rim: &mut Rim) {
+        rim.catch_up.read(fetched.beyond_bytes, rim.now_ms);
         let asked = self.node.mut_store().fetched(fetched);
         if self.stopped || self.installing.is_some() {
             return;

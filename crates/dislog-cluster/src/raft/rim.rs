@@ -56,11 +56,18 @@ impl CatchUp {
         if (1..=CATCH_UP_PAUSE_MAX_US).contains(&left_us) {
             return Err(now_ms.saturating_add(left_us / 1_000 + 1));
         }
+        self.not_before_us =
+            self.not_before_us.clamp(now_us.saturating_sub(CATCH_UP_SLACK_US), now_us);
+        self.read(bytes, now_ms);
+        Ok(())
+    }
+
+    /// So much was read beyond what was to be: an entry is read whole, however large it is.
+    pub(super) fn read(&mut self, bytes: u64, now_ms: i64) {
         let takes_us = bytes.saturating_mul(1_000_000) / CATCH_UP_BYTES_PER_SECOND;
         let takes_us = i64::try_from(takes_us).unwrap_or(CATCH_UP_PAUSE_MAX_US);
-        let from_us = self.not_before_us.clamp(now_us.saturating_sub(CATCH_UP_SLACK_US), now_us);
-        self.not_before_us = from_us.saturating_add(takes_us.min(CATCH_UP_PAUSE_MAX_US));
-        Ok(())
+        let latest_us = now_ms.saturating_mul(1_000).saturating_add(CATCH_UP_PAUSE_MAX_US);
+        self.not_before_us = self.not_before_us.saturating_add(takes_us).min(latest_us);
     }
 }
 
@@ -129,12 +136,17 @@ mod tests {
 
     #[test]
     fn followers_are_read_for_at_a_rate_whatever_the_clock_does() {
-        const BYTES: u64 = 256 << 10;
+        const ASKED: u64 = 256 << 10;
+        // One entry is larger than what is asked for.
+        const READ: u64 = 1 << 20;
         let mut catch_up = CatchUp::default();
         let (mut now_ms, mut read) = (1_000_000, 0);
         while now_ms < 1_002_000 {
-            match catch_up.begin(BYTES, now_ms) {
-                Ok(()) => read += BYTES,
+            match catch_up.begin(ASKED, now_ms) {
+                Ok(()) => {
+                    read += READ;
+                    catch_up.read(READ - ASKED, now_ms);
+                }
                 Err(again_ms) => {
                     assert!(again_ms > now_ms);
                     now_ms = again_ms;
@@ -143,6 +155,6 @@ mod tests {
         }
         let wanted = 2 * CATCH_UP_BYTES_PER_SECOND;
         assert!((wanted..wanted + wanted / 50).contains(&read), "{read}");
-        assert_eq!(catch_up.begin(BYTES, 5_000), Ok(()), "the clock was set back");
+        assert_eq!(catch_up.begin(ASKED, 5_000), Ok(()), "the clock was set back");
     }
 }
