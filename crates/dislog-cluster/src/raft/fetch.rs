@@ -12,7 +12,7 @@ use raft::eraftpb::Entry;
 
 use super::entry;
 use super::group::Group;
-use super::rim::Rim;
+use super::rim::{CatchUp, Rim};
 use super::sync_threads::Job;
 
 /// Positions that are asked for and not read yet: about as many as a group has followers. Whoever
@@ -68,6 +68,7 @@ struct Wanted {
 }
 
 struct UnderWay {
+    from: u64,
     asked: Vec<GetEntriesContext>,
     /// The log was cut meanwhile: what is read may not be what it has.
     stale: bool,
@@ -88,12 +89,17 @@ impl Fetches {
             raft::util::limit_size(&mut entries, Some(bytes_max));
             return Some(entries);
         }
-        if self.wanted.len() < WANTED_MAX || self.wanted.contains_key(&from) {
+        let under_way = self.under_way.as_mut().filter(|reading| reading.from == from);
+        let asked = if let Some(reading) = under_way.filter(|reading| !reading.stale) {
+            &mut reading.asked
+        } else if self.wanted.len() < WANTED_MAX || self.wanted.contains_key(&from) {
             let wanted = || Wanted { to, bytes_max, asked: Vec::new() };
-            let asked = &mut self.wanted.entry(from).or_insert_with(wanted).asked;
-            if asked.len() < ASKED_MAX {
-                asked.push(context);
-            }
+            &mut self.wanted.entry(from).or_insert_with(wanted).asked
+        } else {
+            return None;
+        };
+        if asked.len() < ASKED_MAX {
+            asked.push(context);
         }
         None
     }
@@ -118,15 +124,15 @@ impl Fetches {
     }
 
     /// What is to be read next, if it may be now: from, to, and how much.
-    pub(super) fn next(&mut self, rim: &mut Rim) -> Option<(u64, u64, u64)> {
+    pub(super) fn next(&mut self, catch_up: &mut CatchUp, now_ms: i64) -> Option<(u64, u64, u64)> {
         self.put_off_ms = None;
         let (_, first) = self.wanted.first_key_value().filter(|_| self.under_way.is_none())?;
-        if let Err(again_ms) = rim.catch_up.begin(first.bytes_max, rim.now_ms) {
+        if let Err(again_ms) = catch_up.begin(first.bytes_max, now_ms) {
             self.put_off_ms = Some(again_ms);
             return None;
         }
         let (from, Wanted { to, bytes_max, asked }) = self.wanted.pop_first()?;
-        self.under_way = Some(UnderWay { asked, stale: false });
+        self.under_way = Some(UnderWay { from, asked, stale: false });
         Some((from, to, bytes_max))
     }
 
@@ -134,7 +140,7 @@ impl Fetches {
     pub(super) fn end(&mut self) -> (Vec<GetEntriesContext>, bool) {
         self.read.clear();
         let ended = self.under_way.take();
-        ended.map_or_else(Default::default, |UnderWay { asked, stale }| (asked, !stale))
+        ended.map_or_else(Default::default, |UnderWay { asked, stale, .. }| (asked, !stale))
     }
 
     /// Keeps what was read for those who ask again.
@@ -161,5 +167,33 @@ impl Group {
         for context in asked {
             self.node.on_entries_fetched(context);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_read_is_not_read_again() {
+        let (mut fetches, mut catch_up) = (Fetches::default(), CatchUp::default());
+        let ask = |fetches: &mut Fetches, from| {
+            assert!(fetches.ask(from, 9, 1, GetEntriesContext::empty(true)).is_none());
+        };
+        ask(&mut fetches, 5);
+        assert_eq!(fetches.next(&mut catch_up, 0), Some((5, 9, 1)));
+        ask(&mut fetches, 5);
+        let (asked, is_current) = fetches.end();
+        assert_eq!((asked.len(), is_current), (2, true));
+        assert_eq!(fetches.next(&mut catch_up, 0), None);
+
+        // Unless it is that of a log that was cut.
+        ask(&mut fetches, 5);
+        assert_eq!(fetches.next(&mut catch_up, 0), Some((5, 9, 1)));
+        fetches.clear();
+        ask(&mut fetches, 5);
+        let (asked, is_current) = fetches.end();
+        assert_eq!((asked.len(), is_current), (1, false));
+        assert_eq!(fetches.next(&mut catch_up, 0), Some((5, 9, 1)));
     }
 }

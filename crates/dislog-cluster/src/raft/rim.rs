@@ -31,16 +31,25 @@ pub(super) struct Rim {
     pub(super) now_ms: i64,
 }
 
-/// How fast this node reads what followers lack, of all groups together: what they cost in memory,
-/// on the network and on their own disks is taken from those who append.
+/// How fast this node reads what followers lack, of all groups together: what they cost in
+/// processor time, memory, on the network and on their own disks is taken from those who append.
+/// While nobody does, that is no reason to keep them waiting.
 #[derive(Default)]
 pub(super) struct CatchUp {
     /// When more may be read, microseconds.
     not_before_us: i64,
+    /// When something was appended, milliseconds.
+    appended_ms: i64,
 }
 
-/// See [`CatchUp`].
-const CATCH_UP_BYTES_PER_SECOND: u64 = 64 << 20;
+/// How much is read while others append, ...
+const CATCH_UP_BYTES_PER_SECOND: u64 = 32 << 20;
+
+/// ... and while nobody does, ...
+const CATCH_UP_ALONE_BYTES_PER_SECOND: u64 = 256 << 20;
+
+/// ... which is known after so long.
+const CATCH_UP_ALONE_MS: i64 = 1_000;
 
 /// What was not read in this time may be read later: timers are not exact.
 const CATCH_UP_SLACK_US: i64 = 20_000;
@@ -64,10 +73,23 @@ impl CatchUp {
 
     /// So much was read beyond what was to be: an entry is read whole, however large it is.
     pub(super) fn read(&mut self, bytes: u64, now_ms: i64) {
-        let takes_us = bytes.saturating_mul(1_000_000) / CATCH_UP_BYTES_PER_SECOND;
+        let takes_us = bytes.saturating_mul(1_000_000) / self.bytes_per_second(now_ms);
         let takes_us = i64::try_from(takes_us).unwrap_or(CATCH_UP_PAUSE_MAX_US);
         let latest_us = now_ms.saturating_mul(1_000).saturating_add(CATCH_UP_PAUSE_MAX_US);
         self.not_before_us = self.not_before_us.saturating_add(takes_us).min(latest_us);
+    }
+
+    /// Somebody appends.
+    pub(super) fn appended(&mut self, now_ms: i64) {
+        self.appended_ms = now_ms;
+    }
+
+    fn bytes_per_second(&self, now_ms: i64) -> u64 {
+        let is_recent = self.appended_ms..self.appended_ms.saturating_add(CATCH_UP_ALONE_MS);
+        match is_recent.contains(&now_ms) {
+            true => CATCH_UP_BYTES_PER_SECOND,
+            false => CATCH_UP_ALONE_BYTES_PER_SECOND,
+        }
     }
 }
 
@@ -140,21 +162,36 @@ mod tests {
         // One entry is larger than what is asked for.
         const READ: u64 = 1 << 20;
         let mut catch_up = CatchUp::default();
-        let (mut now_ms, mut read) = (1_000_000, 0);
-        while now_ms < 1_002_000 {
-            match catch_up.begin(ASKED, now_ms) {
-                Ok(()) => {
-                    read += READ;
-                    catch_up.read(READ - ASKED, now_ms);
+        let mut now_ms = 1_000_000;
+        let mut read_for_two_seconds = |is_appended_to: bool, from_ms: i64| {
+            let mut read = 0;
+            now_ms = from_ms;
+            while now_ms < from_ms + 2_000 {
+                if is_appended_to {
+                    catch_up.appended(now_ms);
                 }
-                Err(again_ms) => {
-                    assert!(again_ms > now_ms);
-                    now_ms = again_ms;
+                match catch_up.begin(ASKED, now_ms) {
+                    Ok(()) => {
+                        read += READ;
+                        catch_up.read(READ - ASKED, now_ms);
+                    }
+                    Err(again_ms) => {
+                        assert!(again_ms > now_ms);
+                        now_ms = again_ms;
+                    }
                 }
             }
+            read
+        };
+        for (is_appended_to, from_ms, rate) in [
+            (true, 1_000_000, CATCH_UP_BYTES_PER_SECOND),
+            (false, 1_003_000, CATCH_UP_ALONE_BYTES_PER_SECOND),
+            // The clock was set back.
+            (true, 5_000, CATCH_UP_BYTES_PER_SECOND),
+        ] {
+            let read = read_for_two_seconds(is_appended_to, from_ms);
+            let wanted = 2 * rate;
+            assert!((wanted..wanted + wanted / 40).contains(&read), "{is_appended_to}: {read}");
         }
-        let wanted = 2 * CATCH_UP_BYTES_PER_SECOND;
-        assert!((wanted..wanted + wanted / 50).contains(&read), "{read}");
-        assert_eq!(catch_up.begin(ASKED, 5_000), Ok(()), "the clock was set back");
     }
 }

@@ -198,7 +198,7 @@ impl LogStorage {
 
     /// What a thread is to read for followers now.
     pub(super) fn next_fetch(&mut self, group: u64, rim: &mut Rim) -> Option<FetchJob> {
-        let (from, to, bytes_max) = self.fetches.get_mut().next(rim)?;
+        let (from, to, bytes_max) = self.fetches.get_mut().next(&mut rim.catch_up, rim.now_ms)?;
         Some(FetchJob { group, log: self.log.clone(), from, to, bytes_max })
     }
 
