@@ -28,6 +28,10 @@ pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Frames are encoded up to about so many bytes before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// So much is given to the system at once, and then others have their turn: it copies what it is
+/// given, and a large frame would hold up all that its thread does for those who append.
+const PIECE_BYTES: usize = 128 << 10;
+
 /// A buffer that grew beyond this for a large frame is not kept. Frames are rarely larger than
 /// 4 MiB, and fresh memory is expensive.
 const KEPT_BUFFER_BYTES_MAX: usize = 8 << 20;
@@ -303,7 +307,10 @@ fn encode(batch: &mut Vec<Waiting>, found: u64, buffer: &mut BytesMut) {
 }
 
 async fn write<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> std::io::Result<()> {
-    writer.write_all(bytes).await?;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        writer.write_all(piece).await?;
+        tokio::task::yield_now().await;
+    }
     writer.flush().await
 }
 
