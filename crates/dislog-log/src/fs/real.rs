@@ -13,6 +13,10 @@ use super::{File, Fs, Mapping};
 /// Parts given to the system in one call; Linux takes 1024 (`IOV_MAX`).
 const PARTS_MAX: usize = 1_024;
 
+/// So much is asked of the system at once: what is not in memory it has the disk read in one go,
+/// and who syncs meanwhile waits for that.
+const READ_BYTES_MAX: usize = 128 << 10;
+
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
@@ -24,6 +28,7 @@ impl Fs for RealFs {
             Err(error) if is_read_only(&error) => fs::File::open(path)?,
             other => other?,
         };
+        read_no_further(&file);
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -76,6 +81,15 @@ impl Fs for RealFs {
     }
 }
 
+/// The system is to read what it is asked for, and not up to many MiB behind that: as above. It is
+/// free to do so all the same.
+fn read_no_further(file: &fs::File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
 fn is_read_only(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
@@ -87,7 +101,8 @@ impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            match self.0.read_at(&mut buffer[done..], position + done as u64) {
+            let end = buffer.len().min(done + READ_BYTES_MAX);
+            match self.0.read_at(&mut buffer[done..end], position + done as u64) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
