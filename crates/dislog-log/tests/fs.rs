@@ -29,6 +29,12 @@ fn conformance(fs: &dyn Fs, root: &Path) {
     let many: Vec<&[u8]> = vec![b"x"; 3_000];
     file.write_at(&many, 8).unwrap();
     assert_eq!(file.len().unwrap(), 3_008);
+    let large: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
+    let (first, rest) = large.split_at(64);
+    file.write_at(&[first, rest, b"end"], 3_008).unwrap();
+    let mut read = vec![0; large.len() + 3];
+    assert_eq!(file.read_at(&mut read, 3_008).unwrap(), read.len());
+    assert!(read.starts_with(&large) && read.ends_with(b"end"));
     file.sync_data().unwrap();
     fs.sync_dir(&dir).unwrap();
 

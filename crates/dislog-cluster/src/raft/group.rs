@@ -536,7 +536,7 @@ impl Group {
         staged.map_err(|error| Fault::Stopped(error.to_string()))?;
         self.persist.stage_entries(bytes);
         rim.disk.stage(bytes);
-        rim.catch_up.appended(rim.now_ms);
+        rim.catch_up.appended(bytes, rim.now_ms);
         Ok(())
     }
 

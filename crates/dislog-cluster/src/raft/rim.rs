@@ -33,22 +33,32 @@ pub(super) struct Rim {
 
 /// How fast this node reads what followers lack, of all groups together: what they cost in
 /// processor time, memory, on the network and on their own disks is taken from those who append.
-/// While nobody does, that is no reason to keep them waiting.
+/// While nobody does, that is no reason to keep them waiting. And logs that grow faster than that
+/// are read faster still, or who is behind would stay behind.
 #[derive(Default)]
 pub(super) struct CatchUp {
     /// When more may be read, microseconds.
     not_before_us: i64,
     /// When something was appended, milliseconds.
     appended_ms: i64,
+    /// How fast logs grew in the last full period, ...
+    growth_bytes_per_second: u64,
+    /// ... when this one began, milliseconds, ...
+    period_start_ms: i64,
+    /// ... and what was appended since.
+    period_bytes: u64,
 }
 
-/// How much is read while others append, ...
+/// How much is read at least while others append, ...
 const CATCH_UP_BYTES_PER_SECOND: u64 = 32 << 20;
 
-/// ... and while nobody does, ...
+/// ... and how many times what they append, ...
+const CATCH_UP_GROWTHS: u64 = 2;
+
+/// ... and how much while nobody does, ...
 const CATCH_UP_ALONE_BYTES_PER_SECOND: u64 = 256 << 20;
 
-/// ... which is known after so long.
+/// ... which is known after so long. It is also the period for which growth is taken.
 const CATCH_UP_ALONE_MS: i64 = 1_000;
 
 /// What was not read in this time may be read later: timers are not exact.
@@ -79,17 +89,26 @@ impl CatchUp {
         self.not_before_us = self.not_before_us.saturating_add(takes_us).min(latest_us);
     }
 
-    /// Somebody appends.
-    pub(super) fn appended(&mut self, now_ms: i64) {
+    /// Somebody appends so much.
+    pub(super) fn appended(&mut self, bytes: u64, now_ms: i64) {
+        let period_ms = now_ms.saturating_sub(self.period_start_ms);
+        if !(0..CATCH_UP_ALONE_MS).contains(&period_ms) {
+            // Nothing is known of a time in which the clock was set back.
+            let period_ms = u64::try_from(period_ms).unwrap_or(u64::MAX);
+            self.growth_bytes_per_second = self.period_bytes.saturating_mul(1_000) / period_ms;
+            (self.period_start_ms, self.period_bytes) = (now_ms, 0);
+        }
+        self.period_bytes = self.period_bytes.saturating_add(bytes);
         self.appended_ms = now_ms;
     }
 
     fn bytes_per_second(&self, now_ms: i64) -> u64 {
         let is_recent = self.appended_ms..self.appended_ms.saturating_add(CATCH_UP_ALONE_MS);
-        match is_recent.contains(&now_ms) {
-            true => CATCH_UP_BYTES_PER_SECOND,
-            false => CATCH_UP_ALONE_BYTES_PER_SECOND,
+        if !is_recent.contains(&now_ms) {
+            return CATCH_UP_ALONE_BYTES_PER_SECOND;
         }
+        let growing = self.growth_bytes_per_second.saturating_mul(CATCH_UP_GROWTHS);
+        growing.max(CATCH_UP_BYTES_PER_SECOND)
     }
 }
 
@@ -161,37 +180,41 @@ mod tests {
         const ASKED: u64 = 256 << 10;
         // One entry is larger than what is asked for.
         const READ: u64 = 1 << 20;
+        // In a period that is not over nothing is known of how fast logs grow.
+        const WARM_UP_MS: i64 = 2 * CATCH_UP_ALONE_MS;
         let mut catch_up = CatchUp::default();
-        let mut now_ms = 1_000_000;
-        let mut read_for_two_seconds = |is_appended_to: bool, from_ms: i64| {
-            let mut read = 0;
-            now_ms = from_ms;
-            while now_ms < from_ms + 2_000 {
-                if is_appended_to {
-                    catch_up.appended(now_ms);
+        let mut read_for_two_seconds = |appended_per_second: u64, from_ms: i64| {
+            let (mut read, mut again_ms) = (0, i64::MIN);
+            for now_ms in from_ms - WARM_UP_MS..from_ms + 2_000 {
+                if appended_per_second > 0 {
+                    catch_up.appended(appended_per_second / 1_000, now_ms);
                 }
-                match catch_up.begin(ASKED, now_ms) {
-                    Ok(()) => {
-                        read += READ;
-                        catch_up.read(READ - ASKED, now_ms);
-                    }
-                    Err(again_ms) => {
-                        assert!(again_ms > now_ms);
-                        now_ms = again_ms;
+                while now_ms >= again_ms {
+                    match catch_up.begin(ASKED, now_ms) {
+                        Ok(()) => {
+                            read += if now_ms < from_ms { 0 } else { READ };
+                            catch_up.read(READ - ASKED, now_ms);
+                        }
+                        Err(later_ms) => {
+                            assert!(later_ms > now_ms);
+                            again_ms = later_ms;
+                        }
                     }
                 }
             }
             read
         };
-        for (is_appended_to, from_ms, rate) in [
-            (true, 1_000_000, CATCH_UP_BYTES_PER_SECOND),
-            (false, 1_003_000, CATCH_UP_ALONE_BYTES_PER_SECOND),
+        for (appended_per_second, from_ms, rate) in [
+            (1 << 20, 1_000_000, CATCH_UP_BYTES_PER_SECOND),
+            (0, 1_010_000, CATCH_UP_ALONE_BYTES_PER_SECOND),
+            (1 << 30, 1_020_000, CATCH_UP_GROWTHS << 30),
             // The clock was set back.
-            (true, 5_000, CATCH_UP_BYTES_PER_SECOND),
+            (1 << 20, 5_000, CATCH_UP_BYTES_PER_SECOND),
         ] {
-            let read = read_for_two_seconds(is_appended_to, from_ms);
-            let wanted = 2 * rate;
-            assert!((wanted..wanted + wanted / 40).contains(&read), "{is_appended_to}: {read}");
+            let read = read_for_two_seconds(appended_per_second, from_ms);
+            let (wanted, slack) = (2 * rate, 2 * rate / 40);
+            let range = wanted - slack..wanted + slack;
+            assert!(range.contains(&read), "{appended_per_second}: {read} of {wanted}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use super::mapped::MappedFile;
 use super::{File, Fs, Mapping};
@@ -13,9 +14,10 @@ use super::{File, Fs, Mapping};
 /// Parts given to the system in one call; Linux takes 1024 (`IOV_MAX`).
 const PARTS_MAX: usize = 1_024;
 
-/// So much is asked of the system at once: what is not in memory it has the disk read in one go,
-/// and who syncs meanwhile waits for that.
-const READ_BYTES_MAX: usize = 128 << 10;
+/// So much is asked of the system at once. What is not in memory it has the disk read in one go,
+/// and who syncs meanwhile waits for that. What is written it copies, into memory that may have to
+/// be made first, and lets nobody else have the processor for so long: then it is others' turn.
+const PIECE_BYTES_MAX: usize = 128 << 10;
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +103,7 @@ impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            let end = buffer.len().min(done + READ_BYTES_MAX);
+            let end = buffer.len().min(done + PIECE_BYTES_MAX);
             match self.0.read_at(&mut buffer[done..end], position + done as u64) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
@@ -113,12 +115,18 @@ impl File for RealFile {
     }
 
     fn write_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
-        let mut position = position;
-        for parts in parts.chunks(PARTS_MAX) {
-            let mut slices: Vec<IoSlice<'_>> =
-                parts.iter().map(|part| IoSlice::new(part)).collect();
-            position = write_all_vectored_at(&self.0, &mut slices, position)?;
+        let (mut slices, mut bytes, mut position) = (Vec::new(), 0, position);
+        for piece in parts.iter().flat_map(|part| part.chunks(PIECE_BYTES_MAX)) {
+            if slices.len() == PARTS_MAX || bytes + piece.len() > PIECE_BYTES_MAX {
+                position = write_all_vectored_at(&self.0, &mut slices, position)?;
+                slices.clear();
+                bytes = 0;
+                thread::yield_now();
+            }
+            slices.push(IoSlice::new(piece));
+            bytes += piece.len();
         }
+        write_all_vectored_at(&self.0, &mut slices, position)?;
         Ok(())
     }
 

@@ -83,7 +83,7 @@ async fn a_new_node_catches_up_under_load_and_then_votes() {
     let start_offset = fill_and_trim(&client, mib).await;
 
     let mut probe = Probe::start(&client);
-    // About as long as the new node will take.
+    // The larger the log, the longer is measured, before as well.
     sleep(CALM * u32::try_from(1 + mib / 64).unwrap()).await;
     let before = probe.latency().await;
     let start = Instant::now();
