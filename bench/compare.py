@@ -151,11 +151,17 @@ def run(command):
     return json.loads(answer.stdout)
 
 
+def works(only):
+    """All works, or the one of that name."""
+    return [work for work in WORKS if only in (None, work[0])]
+
+
 def measure(binary, nats, produce, args, parent):
     """One round: each work by each, on clusters made anew."""
-    times = ["--duration", f"{args.duration}", "--warm-up", "1"]
-    seconds = ["--duration", f"{args.duration}s", "--warm-up", "1s"]
-    for name, ours, theirs in WORKS:
+    size = ["--record-bytes", f"{args.record_bytes}"]
+    times = size + ["--duration", f"{args.duration}", "--warm-up", "1"]
+    seconds = size + ["--duration", f"{args.duration}s", "--warm-up", "1s"]
+    for name, ours, theirs in works(args.only):
         with dislog_cluster(parent, binary) as cluster:
             command = [binary, "bench", "produce", "--servers", cluster.servers, "-o", "json"]
             report = run(command + ["--disk", parent, "--probe", "500ms"] + seconds + ours)
@@ -181,6 +187,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--duration", type=int, default=5, help="seconds that are measured")
+    parser.add_argument("--record-bytes", type=int, default=1024, help="the size of a record")
+    parser.add_argument("--only", choices=[name for name, _, _ in WORKS], help="this work alone")
     parser.add_argument("--dislog", help="the binary [default: a release build of this repository]")
     parser.add_argument("--without-nats", action="store_true")
     parser.add_argument("--dir", default=os.getcwd(), help="where the nodes keep their data")
@@ -216,7 +224,7 @@ def main():
                 flush=True,
             )
     print()
-    for name, _, theirs in WORKS:
+    for name, _, theirs in works(args.only):
         if theirs and nats:
             pairs = zip(rates[name, "dislog"], rates[name, "nats"])
             rate = statistics.median(ours / other for ours, other in pairs)
