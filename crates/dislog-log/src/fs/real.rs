@@ -116,15 +116,20 @@ impl File for RealFile {
 
     fn write_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
         let (mut slices, mut bytes, mut position) = (Vec::new(), 0, position);
-        for piece in parts.iter().flat_map(|part| part.chunks(PIECE_BYTES_MAX)) {
-            if slices.len() == PARTS_MAX || bytes + piece.len() > PIECE_BYTES_MAX {
-                position = write_all_vectored_at(&self.0, &mut slices, position)?;
-                slices.clear();
-                bytes = 0;
-                thread::yield_now();
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let (piece, later) = rest.split_at(rest.len().min(PIECE_BYTES_MAX - bytes));
+                slices.push(IoSlice::new(piece));
+                bytes += piece.len();
+                rest = later;
+                if bytes == PIECE_BYTES_MAX || slices.len() == PARTS_MAX {
+                    position = write_all_vectored_at(&self.0, &mut slices, position)?;
+                    slices.clear();
+                    bytes = 0;
+                    thread::yield_now();
+                }
             }
-            slices.push(IoSlice::new(piece));
-            bytes += piece.len();
         }
         write_all_vectored_at(&self.0, &mut slices, position)?;
         Ok(())
