@@ -96,8 +96,7 @@ impl Client {
         Ok(())
     }
 
-    /// Hands the leadership of a partition to the replica on a node; returns once its leader has
-    /// let go of it.
+    /// Hands the leadership of a partition to the replica on a node; returns once that one leads.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`], or [`Error::Refused`] if that node has no replica that votes, or

@@ -251,10 +251,10 @@ impl Cluster {
     }
 
     /// Hands the leadership of a partition that this node leads to a node that has a replica.
-    /// Returns once it is no longer led here.
+    /// Returns once that one leads.
     ///
     /// # Errors
-    /// If that node has no replica that votes, or does not take over in time.
+    /// If that node has no replica that votes, or does not take over in time, or another one does.
     pub async fn transfer_leader(
         &self,
         partition: &Partition,
@@ -274,10 +274,10 @@ impl Cluster {
         };
         let sent = self.inner.node.port.send(Input::TransferLeader(group, replica));
         sent.map_err(|_| AppendError::Closing)?;
-        let mut led = partition.shared.led.subscribe();
-        let handed = async { while partition.serves() && led.changed().await.is_ok() {} };
-        let no_leader = || AppendError::NoLeader(partition.id().clone());
-        Ok(timeout(TRANSFER_WAIT, handed).await.map_err(|_| no_leader())?)
+        match timeout(TRANSFER_WAIT, partition.shared.handed_to(replica)).await {
+            Ok(true) => Ok(()),
+            _ => Err(TopicError::NotHandedOver { id: partition.id().clone(), node_id }),
+        }
     }
 
     /// Where appends to a partition are to be sent: its leader, or, if this node has no replica and

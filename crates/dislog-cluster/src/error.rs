@@ -41,6 +41,14 @@ pub enum TopicError {
     /// Settings that cannot be.
     #[error("{0}")]
     Invalid(String),
+    /// The leadership did not go where it was to go.
+    #[error("node {node_id} did not take over the leadership of {id}")]
+    NotHandedOver {
+        /// Which partition.
+        id: PartitionId,
+        /// Who was to lead it.
+        node_id: u64,
+    },
     /// The change was not appended to the metadata.
     #[error(transparent)]
     Append(#[from] AppendError),

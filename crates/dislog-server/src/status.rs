@@ -322,6 +322,7 @@ impl From<TopicError> for Failure {
             TopicError::NotFound(_) | TopicError::NoPartition { .. } => &kinds::TOPIC_NOT_FOUND,
             TopicError::Exists(_) => &kinds::TOPIC_EXISTS,
             TopicError::Invalid(_) => &kinds::INVALID,
+            TopicError::NotHandedOver { .. } => &kinds::NO_LEADER,
             TopicError::Append(append) => return Failure::from(append.clone()),
         };
         let message = match &error {

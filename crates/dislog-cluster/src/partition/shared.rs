@@ -160,6 +160,26 @@ impl Shared {
         }
     }
 
+    /// Waits until this replica knows who leads in its place, or again: whether that is `replica`.
+    /// A leader may lose its office without the one that it was to go to winning it.
+    pub(crate) async fn handed_to(&self, replica: u64) -> bool {
+        let mut led = self.led.subscribe();
+        let mut lost = false;
+        loop {
+            let (life, leader, serving) = {
+                let health = self.health();
+                (health.life, health.leader, health.serving)
+            };
+            lost |= !serving;
+            if leader == Some(replica) {
+                return true;
+            }
+            if life != Life::Open || (lost && leader.is_some()) || led.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
     /// From now on, what changes is told to those who wait for whether the node is ready.
     pub(crate) fn announce_to(&self, readiness: &watch::Sender<u64>) {
         let _told_already = self.readiness.set(readiness.clone()).is_err();
@@ -171,5 +191,40 @@ impl Shared {
         self.health().life = life;
         self.set_led(false);
         self.progress.send_modify(|progress| progress.ended = true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn an_office_is_handed_over_once_that_replica_leads() {
+        // Who leads after the first, if anybody does, until it is known how it went.
+        let cases: [(&[Option<u64>], bool); 4] = [
+            (&[None, Some(2)], true),
+            (&[Some(2)], true),
+            (&[None, None, Some(3)], false),
+            (&[None, Some(1)], false),
+        ];
+        for (leaders, handed) in cases {
+            let id = PartitionId { topic: "demo".parse().unwrap(), partition: 0 };
+            let shared = Shared::new(id, 1, None, Progress::default(), None);
+            shared.health().leader = Some(1);
+            shared.health().serving = true;
+            let mut waiting = pin!(shared.handed_to(2));
+            let mut context = Context::from_waker(Waker::noop());
+            for leader in leaders {
+                assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending, "{leaders:?}");
+                shared.health().serving = false;
+                shared.health().leader = *leader;
+                shared.set_led(leader.is_some());
+            }
+            assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(handed), "{leaders:?}");
+        }
     }
 }

@@ -1440,7 +1440,7 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("log.v1.Admin", "RemoveNode"));
             self.inner.unary(req, path, codec).await
         }
-        /// Hands the leadership of a partition to another of its replicas.
+        /// Hands the leadership of a partition to another of its replicas. Answered once that one leads.
         pub async fn transfer_leader(
             &mut self,
             request: impl tonic::IntoRequest<super::TransferLeaderRequest>,
@@ -1645,7 +1645,7 @@ pub mod admin_server {
             tonic::Response<super::RemoveNodeResponse>,
             tonic::Status,
         >;
-        /// Hands the leadership of a partition to another of its replicas.
+        /// Hands the leadership of a partition to another of its replicas. Answered once that one leads.
         async fn transfer_leader(
             &self,
             request: tonic::Request<super::TransferLeaderRequest>,

@@ -189,6 +189,13 @@ fn is_well(status: &Value, partitions: u64) -> bool {
         && nodes(status).all(|node| node["may_stop"] == true)
 }
 
+/// The node that leads the first partition.
+fn leader(status: &Value) -> Option<&Value> {
+    let replicas = status["replicas"].as_array().unwrap();
+    let leads = |replica: &&Value| replica["partition"] == 0 && replica["role"] == "leader";
+    replicas.iter().find(leads).map(|replica| &replica["node"])
+}
+
 #[test]
 fn a_cluster_is_shown_checked_and_compared() {
     let mut cluster = Cluster::start();
@@ -219,13 +226,13 @@ fn a_cluster_is_shown_checked_and_compared() {
     assert_eq!(cluster.run(&["cluster", "digest", "none"]).status.code(), Some(3));
 
     for name in ["n0", "n1", "n2"] {
-        cluster.ok(&["cluster", "transfer-leader", "demo", "0", name]);
         let id = node(&status, name)["id"].clone();
-        cluster.until("the leadership was handed over", |status| {
-            let replicas = status["replicas"].as_array().unwrap();
-            let leads = |r: &&Value| r["partition"] == 0 && r["role"] == "leader";
-            replicas.iter().find(leads).is_some_and(|replica| replica["node"] == id)
-        });
+        let hand_over = || {
+            // On a busy machine another may be elected before it is looked at.
+            cluster.ok(&["cluster", "transfer-leader", "demo", "0", name]);
+            Some(cluster.json(&["cluster", "status"]))
+        };
+        until("the leadership was handed over", hand_over, |status| leader(status) == Some(&id));
     }
 
     cluster.end(2, Signal::KILL);
@@ -243,6 +250,37 @@ fn a_cluster_is_shown_checked_and_compared() {
     cluster.servers[2] = Some(cluster.server(2));
     cluster.until("all is well again", |status| is_well(status, 2));
     cluster.ok(&["cluster", "digest"]);
+}
+
+/// A leader without a majority gives its office up, but that hands nothing over.
+#[test]
+fn an_office_that_was_only_given_up_was_not_handed_over() {
+    let cluster = Cluster::start();
+    cluster.ok(&["topic", "create", "demo"]);
+    let status = cluster.until("all is well", |status| is_well(status, 1));
+    let (leading, others): (Vec<_>, Vec<_>) =
+        nodes(&status).partition(|node| Some(&node["id"]) == leader(&status));
+    let number = |node: &Value| cluster.addresses.iter().position(|at| node["address"] == **at);
+    let signal = |signal| {
+        for other in &others {
+            cluster.servers[number(other).unwrap()].as_ref().unwrap().signal(signal);
+        }
+    };
+    let asked = leading[0]["address"].as_str().unwrap();
+    let target = others[0]["name"].as_str().unwrap();
+
+    signal(Signal::STOP);
+    let mut command = cluster.command(&["cluster", "transfer-leader", "demo", "0", target]);
+    let mut handing = Process(command.env("DISLOG_SERVERS", asked).spawn().unwrap());
+    let described = || {
+        let mut asking = Asking::at(asked);
+        asking.ask("GET", "/v1/topics/demo", b"");
+        Some(asking.answer().1)
+    };
+    until("nobody leads", described, |topic| topic["partitions"][0]["leader"] == "");
+    assert_eq!(handing.0.try_wait().unwrap().map(|status| status.code()), None);
+    signal(Signal::CONT);
+    assert_eq!(handing.ends(), Some(0));
 }
 
 #[test]
