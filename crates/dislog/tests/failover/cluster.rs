@@ -214,18 +214,22 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// So many nodes are there, every partition has so many voters, and each is in step.
+    /// So many nodes are there, every partition and the metadata have so many voters, each is in
+    /// step, and if there are more than two, any node may stop.
     pub(crate) async fn is_well(&self, nodes: usize, voters: usize) -> bool {
         let Some(status) = self.status().await else { return false };
         let list = |name: &str| status[name].as_array().cloned().unwrap_or_default();
         let votes = |r: &&Value| r["in_step"] == true && r["role"] != "learner";
+        let is_up = |node: &Value| node["alive"] == true && node["answers"] == true;
+        let is_spare = |node: &Value| node["may_stop"] == true || voters <= 2;
         let partitions = &status["partitions"];
-        let replicas = list("replicas");
+        let (replicas, of_nodes) = (list("replicas"), list("nodes"));
         let wanted = partitions["total"].as_u64().unwrap_or(0) * voters as u64;
         partitions["leaderless"] == 0
             && partitions["under_replicated"] == 0
-            && list("nodes").len() == nodes
-            && list("nodes").iter().all(|node| node["alive"] == true && node["answers"] == true)
+            && of_nodes.len() == nodes
+            && of_nodes.iter().all(|node| is_up(node) && is_spare(node))
+            && of_nodes.iter().filter(|node| node["role"] != "learner").count() == voters
             && replicas.len() as u64 == wanted
             && replicas.iter().filter(votes).count() as u64 == wanted
     }

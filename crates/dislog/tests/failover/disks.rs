@@ -20,6 +20,7 @@ async fn nodes_whose_disk_is_gone_begin_anew() {
     let mut writer = Writer::start(&client);
     let mut tail = Tail::start(&client, ReadFrom::default());
     let (mut leaders, mut followers) = (Gaps::of("leader wiped"), Gaps::of("follower wiped"));
+    cluster.until_well(NODES, NODES).await;
     for round in 0..times("DISLOG_WIPES", 1) {
         for (is_leader, gaps) in [(true, &mut leaders), (false, &mut followers)] {
             writer.goes_on_and_on().await;
