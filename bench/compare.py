@@ -34,6 +34,9 @@ WORKS = [
     ("batched", ["--batched"], None),
 ]
 
+# Bytes of a record, where it is not 1 KiB alone.
+SIZES = {"256 in flight": [256, 1024]}
+
 
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
@@ -151,17 +154,21 @@ def run(command):
     return json.loads(answer.stdout)
 
 
-def works(only):
-    """All works, or the one of that name."""
-    return [work for work in WORKS if only in (None, work[0])]
+def works(args):
+    """The works that are asked for, with each size of records: a name, and what both are given."""
+    for name, ours, theirs in WORKS:
+        if args.only not in (None, name):
+            continue
+        for size in [args.record_bytes] if args.record_bytes else SIZES.get(name, [1024]):
+            given = ["--record-bytes", f"{size}"]
+            yield f"{name}, {size} B", given + ours, theirs and given + theirs
 
 
 def measure(binary, nats, produce, args, parent):
     """One round: each work by each, on clusters made anew."""
-    size = ["--record-bytes", f"{args.record_bytes}"]
-    times = size + ["--duration", f"{args.duration}", "--warm-up", "1"]
-    seconds = size + ["--duration", f"{args.duration}s", "--warm-up", "1s"]
-    for name, ours, theirs in works(args.only):
+    times = ["--duration", f"{args.duration}", "--warm-up", "1"]
+    seconds = ["--duration", f"{args.duration}s", "--warm-up", "1s"]
+    for name, ours, theirs in works(args):
         with dislog_cluster(parent, binary) as cluster:
             command = [binary, "bench", "produce", "--servers", cluster.servers, "-o", "json"]
             report = run(command + ["--disk", parent, "--probe", "500ms"] + seconds + ours)
@@ -187,7 +194,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--duration", type=int, default=5, help="seconds that are measured")
-    parser.add_argument("--record-bytes", type=int, default=1024, help="the size of a record")
+    parser.add_argument("--record-bytes", type=int, help="of all works [default: as in README.md]")
     parser.add_argument("--only", choices=[name for name, _, _ in WORKS], help="this work alone")
     parser.add_argument("--dislog", help="the binary [default: a release build of this repository]")
     parser.add_argument("--without-nats", action="store_true")
@@ -217,14 +224,14 @@ def main():
             floor = 2 * limits["synced_writes"][0]["latency"]["p50_us"]
             floor += limits["round_trip"]["p50_us"]
             print(
-                f"round {number + 1}  {name:20}{system:8}{rate:>12,.0f} records/s  "
+                f"round {number + 1}  {name:27}{system:8}{rate:>12,.0f} records/s  "
                 f"p50 {p50:>9,.0f} µs  p99 {p99:>9,.0f} µs  "
                 f"{p50 / floor:6.2f} × (2 syncs + 1 round trip)  "
                 f"verified {report['verified_records']:,}",
                 flush=True,
             )
     print()
-    for name, _, theirs in works(args.only):
+    for name, _, theirs in works(args):
         if theirs and nats:
             pairs = zip(rates[name, "dislog"], rates[name, "nats"])
             rate = statistics.median(ours / other for ours, other in pairs)

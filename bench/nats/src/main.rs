@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::{self, consumer, stream};
 use clap::Parser;
 use futures_util::StreamExt as _;
@@ -24,6 +25,9 @@ const SUBJECT: &str = "bench.records";
 
 /// Clients that share a connection, as with `dislog bench produce`.
 const CLIENTS_PER_CONNECTION: usize = 64;
+
+/// What a server says that has not heard of the stream yet.
+const NOT_FOUND: PublishErrorKind = PublishErrorKind::StreamNotFound;
 
 /// How long the cluster may take to make the stream.
 const FORM_MAX: Duration = Duration::from_secs(30);
@@ -140,7 +144,10 @@ async fn produce(
             return Ok(done);
         }
         let record = content.record(maker, done.acknowledged);
-        let acknowledgement = jetstream.publish(SUBJECT, record).await?.await?;
+        let acknowledgement = match jetstream.publish(SUBJECT, record).await?.await {
+            Err(error) if begun < window.begin && error.kind() == NOT_FOUND => continue,
+            published => published?,
+        };
         ensure!(!acknowledgement.duplicate, "a message was taken for a duplicate");
         done.acknowledged += 1;
         let now = Instant::now();
