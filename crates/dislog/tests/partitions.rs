@@ -8,11 +8,10 @@
 #![allow(clippy::print_stderr, reason = "what was measured is for the reader of the run")]
 
 mod node;
+mod ports;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use dislog_client::{Client, ClientOptions, TopicSettings};
@@ -20,6 +19,7 @@ use dislog_proto::v1;
 use dislog_proto::v1::admin_client::AdminClient;
 use dislog_proto::v1::log_client::LogClient;
 use node::Node;
+use ports::free_addresses;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -53,7 +53,7 @@ struct Cluster {
 impl Cluster {
     async fn start(partitions: u32) -> Cluster {
         let data: Vec<TempDir> = (0..NODES).map(|_| tempfile::tempdir().unwrap()).collect();
-        let addresses = free_addresses();
+        let addresses = free_addresses(NODES);
         let mut cluster = Cluster { addresses, data, nodes: Vec::new(), partitions };
         for number in 0..NODES {
             cluster.nodes.push(None);
@@ -217,15 +217,6 @@ async fn append_in_turn(
         }
     }
     start.elapsed()
-}
-
-fn free_addresses() -> Vec<String> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let is_free = |address: &String| TcpListener::bind(address).is_ok();
-    let process = u16::try_from(std::process::id() % 100).unwrap();
-    let next = || 19_600 + (process + NEXT.fetch_add(1, Ordering::Relaxed)) % 100;
-    let addresses = std::iter::repeat_with(|| format!("127.0.0.1:{}", next()));
-    addresses.filter(is_free).take(NODES).collect()
 }
 
 /// Waits until something holds that only servers can tell.

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "support of tests may fail them")]
 
+#[path = "../ports/mod.rs"]
+mod ports;
 mod spread;
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,8 @@ use tempfile::TempDir;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use self::ports::free_addresses;
 
 /// How long anything may take before it counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
@@ -29,6 +34,13 @@ struct Process(Child);
 impl Process {
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// As Linux has it: it sleeps, or is over and waited for.
+    fn state(&self) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let state = |line: &str| line.strip_prefix("State:").map(|state| state.trim().to_owned());
+        status.ok().and_then(|status| status.lines().find_map(state)).unwrap_or_default()
     }
 
     fn ends(mut self) -> Option<i32> {
@@ -81,8 +93,8 @@ impl Cluster {
 
     fn server(&self, number: usize) -> Process {
         let mut command = self.server_command(number);
-        command.args(["--log-filter", "error"]);
-        Process(command.spawn().unwrap())
+        let said = File::options().append(true).create(true).open(self.said(number)).unwrap();
+        Process(command.stderr(said).spawn().unwrap())
     }
 
     fn server_command(&self, number: usize) -> Command {
@@ -120,14 +132,30 @@ impl Cluster {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        until(
-            what,
-            || {
-                let output = self.run(&["cluster", "status", "-o", "json"]);
-                serde_json::from_slice(&output.stdout).ok()
-            },
-            holds,
-        )
+        let look = || {
+            let output = self.run(&["cluster", "status", "-o", "json"]);
+            serde_json::from_slice(&output.stdout).ok()
+        };
+        wait(look, holds).unwrap_or_else(|last| {
+            panic!("it never came about that {what}: {last:?}\n{}", self.report())
+        })
+    }
+
+    /// What the servers do, and what they said last.
+    fn report(&self) -> String {
+        let report = |(number, server): (usize, &Option<Process>)| {
+            let state = server.as_ref().map(Process::state);
+            let said = fs::read_to_string(self.said(number)).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines[lines.len().saturating_sub(30)..].join("\n");
+            format!("n{number}, {}, {state:?}:\n{last}\n", self.addresses[number])
+        };
+        self.servers.iter().enumerate().map(report).collect()
+    }
+
+    /// Where a server writes what it says.
+    fn said(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("said-{number}"))
     }
 
     fn add(&self, topic: &str, lines: &str) {
@@ -146,28 +174,30 @@ impl Cluster {
 
 /// Waits until what is looked at is as it should be; nothing while it cannot be looked at.
 fn until(what: &str, look: impl Fn() -> Option<Value>, holds: impl Fn(&Value) -> bool) -> Value {
+    wait(look, holds).unwrap_or_else(|last| panic!("it never came about that {what}: {last:?}"))
+}
+
+/// What was looked at once it is as it should be; what was seen last, in place of a hang.
+fn wait(
+    look: impl Fn() -> Option<Value>,
+    holds: impl Fn(&Value) -> bool,
+) -> Result<Value, Option<String>> {
     let end = Instant::now() + HANG;
     let mut last = None;
     while Instant::now() < end {
         last = look();
         if let Some(value) = last.as_ref().filter(|value| holds(value)) {
-            return value.clone();
+            return Ok(value.clone());
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    panic!("it never came about that {what}: {last:#?}");
+    Err(last.map(|value| value.to_string()))
 }
 
 fn dislog(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dislog"));
     command.env_clear().env("HOME", home);
     command
-}
-
-fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
 fn nodes(status: &Value) -> impl Iterator<Item = &Value> {

@@ -1,9 +1,7 @@
 //! Nodes of a cluster that are started, stopped and looked at.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use dislog_client::{Client, ClientOptions, TopicSettings};
@@ -16,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::namespaces::Namespaces;
 use crate::node::{HANG, Node, binary};
+use crate::ports::free_addresses;
 use crate::{NODES, TOPIC};
 
 /// How often a condition that only a server can tell of is looked at.
@@ -268,16 +267,6 @@ pub(crate) fn page_at(offset: u64) -> v1::ConsumeRequest {
 
 pub(crate) async fn log(address: &str) -> Option<LogClient<tonic::transport::Channel>> {
     LogClient::connect(format!("http://{address}")).await.ok()
-}
-
-/// Below the ports that the system gives out, so that nobody gets one while its node is down.
-pub(crate) fn free_addresses(count: usize) -> Vec<String> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let is_free = |address: &String| TcpListener::bind(address).is_ok();
-    let process = u16::try_from(std::process::id() % 100).unwrap();
-    let next = || 19_500 + (process + NEXT.fetch_add(1, Ordering::Relaxed)) % 100;
-    let addresses = std::iter::repeat_with(|| format!("127.0.0.1:{}", next()));
-    addresses.filter(is_free).take(count).collect()
 }
 
 /// Waits until something holds that only servers can tell.

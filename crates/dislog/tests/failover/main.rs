@@ -15,6 +15,8 @@ mod namespaces;
 mod node;
 mod outages;
 mod partitions;
+#[path = "../ports/mod.rs"]
+mod ports;
 
 use std::future::Future;
 

@@ -9,8 +9,9 @@ use dislog_client::{
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::cluster::{Cluster, free_addresses, until_within};
+use crate::cluster::{Cluster, until_within};
 use crate::load::{Gaps, Tail, Writer, times};
+use crate::ports::free_addresses;
 use crate::{NODES, TOPIC, within};
 
 #[tokio::test(flavor = "multi_thread")]
