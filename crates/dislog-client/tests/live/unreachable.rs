@@ -7,15 +7,19 @@ use dislog_client::{
     Client, ClientOptions, ConsumerOptions, End, Error, Outcome, Producer, ProducerOptions, Record,
 };
 use futures_util::FutureExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::node::client;
 use crate::wire::{Answers, Wire};
 
 /// An address that refuses connections.
-async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+fn nobody() -> SocketAddr {
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = place.local_addr().unwrap();
+    // Nobody else gets it: it stays bound, and never listens.
+    std::mem::forget(place);
+    addr
 }
 
 fn producer(addr: SocketAddr, buffer_bytes_max: usize, delivery_timeout: Duration) -> Producer {
@@ -30,7 +34,7 @@ fn producer(addr: SocketAddr, buffer_bytes_max: usize, delivery_timeout: Duratio
 
 #[tokio::test]
 async fn send_waits_once_the_buffer_is_full() {
-    let producer = producer(nobody().await, 100_000, Duration::from_secs(120));
+    let producer = producer(nobody(), 100_000, Duration::from_secs(120));
     let mut accepted = 0;
     while let Some(sent) = producer.send(Record::new(vec![0; 1_000])).now_or_never() {
         drop(sent.unwrap());
@@ -41,7 +45,7 @@ async fn send_waits_once_the_buffer_is_full() {
 
 #[tokio::test]
 async fn room_comes_back_when_deliveries_fail() {
-    let producer = producer(nobody().await, 2_000, Duration::from_millis(50));
+    let producer = producer(nobody(), 2_000, Duration::from_millis(50));
     let first = producer.send(Record::new(vec![0; 1_500])).await.unwrap();
     // There is room for it only once the first one was given up; then it is refused.
     let second = producer.send(Record::new(vec![0; 1_500])).await;
@@ -51,14 +55,14 @@ async fn room_comes_back_when_deliveries_fail() {
 
 #[tokio::test]
 async fn a_record_larger_than_the_buffer_is_refused_at_once() {
-    let producer = producer(nobody().await, 1_000, Duration::from_secs(120));
+    let producer = producer(nobody(), 1_000, Duration::from_secs(120));
     let error = producer.send(Record::new(vec![0; 1_000])).await.unwrap_err();
     assert!(matches!(error, Error::RecordTooLarge { bytes: 1_000, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn what_never_left_was_not_appended() {
-    let producer = producer(nobody().await, 1 << 20, Duration::from_millis(100));
+    let producer = producer(nobody(), 1 << 20, Duration::from_millis(100));
     let deliveries = [
         producer.send(Record::new("a")).await.unwrap(),
         producer.send(Record::new("b")).await.unwrap(),
@@ -90,7 +94,7 @@ fn a_producer_ends_with_its_runtime() {
         let first = runtime();
         let (producer, delivery) = first.block_on(async {
             let node = crate::node::Node::start().await;
-            let addr = if idle { node.addr() } else { nobody().await };
+            let addr = if idle { node.addr() } else { nobody() };
             let producer = producer(addr, 100_000, Duration::from_secs(120));
             let delivery = producer.send(Record::new("a")).await.unwrap();
             if idle {
@@ -188,7 +192,7 @@ fn following() -> ConsumerOptions {
 async fn calls_give_up_in_time() {
     let options =
         ClientOptions { request_timeout: Duration::from_millis(200), ..ClientOptions::default() };
-    let client = Client::connect([nobody().await.to_string()], options).unwrap();
+    let client = Client::connect([nobody().to_string()], options).unwrap();
     let error = client.list_topics().await.unwrap_err();
     assert!(matches!(&error, Error::Timeout { last, .. } if last.contains("refused")), "{error}");
     let mut consumer = client.consumer("t", 0, Default::default()).unwrap();
@@ -198,7 +202,7 @@ async fn calls_give_up_in_time() {
 #[tokio::test]
 async fn another_server_is_tried() {
     let node = crate::node::Node::start().await;
-    let servers = [nobody().await.to_string(), node.addr().to_string()];
+    let servers = [nobody().to_string(), node.addr().to_string()];
     let client = Client::connect(servers, ClientOptions::default()).unwrap();
     assert!(client.list_topics().await.unwrap().is_empty());
     let producer = client.producer("t", ProducerOptions::default()).unwrap();

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dislog_cluster::{Network, PEER_FRAME_BYTES_MAX, Peer, PeerFrame};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -191,14 +191,20 @@ async fn a_node_that_restarts_is_dialled_again() {
     }
 }
 
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address that refuses connections.
+fn nobody() -> SocketAddr {
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = place.local_addr().unwrap();
+    // Nobody else gets it: it stays bound, and never listens.
+    std::mem::forget(place);
+    addr
 }
 
 #[tokio::test]
 async fn frames_to_a_node_that_is_not_there_are_dropped_at_once() {
     let a = Node::start(1, "127.0.0.1:0").await;
-    let peer = Peer { node_id: 2, address: nobody().await.to_string().into() };
+    let peer = Peer { node_id: 2, address: nobody().to_string().into() };
     a.send(&peer, "x");
     let link = a.network.link_to(&peer.address).unwrap();
     soon(async {
@@ -326,7 +332,7 @@ async fn whoever_answers_is_known_by_dialling() {
     let b = Node::start(2, "127.0.0.1:0").await;
     let by_name = format!("localhost:{}", b.addr.port());
     assert_eq!(soon(check(&by_name, PATIENCE)).await.unwrap(), 2);
-    let nobody = nobody().await.to_string();
+    let nobody = nobody().to_string();
     let error = soon(check(&nobody, PATIENCE)).await.unwrap_err();
     assert!(matches!(error, DialError::Connect(_)), "{error}");
     let error = soon(check("no.such.host.invalid:1", PATIENCE)).await.unwrap_err();

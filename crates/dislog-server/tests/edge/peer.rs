@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dislog_server::{Config, Insecure, Server, StartError};
 use dislog_types::checksum::crc32c;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::hostile::{assert_serves, random_bytes, resident_bytes};
 use crate::http_client::read_to_end;
@@ -110,7 +110,10 @@ async fn start_advertised(advertise: &str) -> (tempfile::TempDir, Result<Server,
 
 #[tokio::test]
 async fn a_node_does_not_start_where_it_does_not_find_itself() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    // It stays bound, so that nobody else gets it, and never listens.
+    let place = TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = place.local_addr().unwrap().to_string();
     let (dir, started) = start_advertised(&nobody).await;
     let Err(error) = started else { panic!("it started") };
     assert!(matches!(&error, StartError::Unreachable { address, .. } if *address == nobody));

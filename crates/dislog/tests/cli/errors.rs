@@ -14,8 +14,10 @@ fn said(user: &User, args: &[&str], stdin: &[u8]) -> (i32, String) {
 #[test]
 fn without_a_server() {
     let user = User::without_server();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = free.to_string();
+    // It stays bound, so that nobody else gets it, and never listens.
+    let place = tokio::net::TcpSocket::new_v4().unwrap();
+    place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = place.local_addr().unwrap().to_string();
     let (code, text) = said(&user, &["get", "demo", "--servers", &address], b"");
     assert_eq!(
         (code, text.replace(&address, "SERVER").as_str()),
