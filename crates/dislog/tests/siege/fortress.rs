@@ -200,8 +200,9 @@ pub(crate) async fn produce(
     let mut ready = requests.clone().ready().await.map_err(text)?;
     let (answer, mut sending) =
         ready.send_request(request.body(()).unwrap(), false).map_err(text)?;
-    sending.send_data(body.freeze(), true).map_err(text)?;
-    let answer = answer.await.map_err(text)?;
+    // Who is refused may be told so before it has sent everything: then the answer counts.
+    let sent = sending.send_data(body.freeze(), true);
+    let answer = answer.await.map_err(|error| text(sent.err().unwrap_or(error)))?;
     let head = answer.headers().clone();
     let mut body = answer.into_body();
     while let Some(data) = body.data().await {

@@ -80,14 +80,16 @@ async fn grpc(
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     let (answer, mut sending) = requests.send_request(request.body(()).unwrap(), false)?;
+    let mut sent = Ok(());
     if let Some(message) = message {
         let mut body = BytesMut::new();
         body.put_u8(0);
         body.put_u32(u32::try_from(message.encoded_len()).unwrap());
         message.encode(&mut body).unwrap();
-        sending.send_data(body.freeze(), true)?;
+        sent = sending.send_data(body.freeze(), true);
     }
-    let answer = answer.await?;
+    // Who is refused may be told so before it has sent everything: then the answer counts.
+    let answer = answer.await.map_err(|error| sent.err().unwrap_or(error))?;
     let head = answer.headers().clone();
     let mut body = answer.into_body();
     while let Some(data) = body.data().await {
