@@ -191,7 +191,7 @@ fn following() -> ConsumerOptions {
 #[tokio::test]
 async fn calls_give_up_in_time() {
     let options =
-        ClientOptions { request_timeout: Duration::from_millis(200), ..ClientOptions::default() };
+        ClientOptions { request_timeout: Duration::from_secs(1), ..ClientOptions::default() };
     let client = Client::connect([nobody().to_string()], options).unwrap();
     let error = client.list_topics().await.unwrap_err();
     assert!(matches!(&error, Error::Timeout { last, .. } if last.contains("refused")), "{error}");
