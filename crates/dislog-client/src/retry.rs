@@ -9,7 +9,7 @@
 //! SEQUENCE_FORGOTTEN              it was delivered
 //! SEQUENCE_GAP                    send again in order, a few times
 //! any other                       as its `retry` metadata says
-//! none: could not connect         retry                         retry (nothing was sent)
+//! none: nothing was sent          retry                         retry
 //! none: the connection failed     retry                         fail, outcome unknown
 //! none: the call was refused      fail                          fail
 //! ```
@@ -18,11 +18,11 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use dislog_proto::reason;
+use dislog_proto::{is_unsent, reason};
 use dislog_tls::refusal_in;
 use dislog_types::PartitionId;
 use tokio::time::Instant;
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::Error;
@@ -77,7 +77,7 @@ pub(crate) struct Failure {
     message: String,
     reason: Option<String>,
     metadata: HashMap<String, String>,
-    not_connected: bool,
+    unsent: bool,
 }
 
 impl Failure {
@@ -93,7 +93,7 @@ impl Failure {
             message: describe(status),
             reason,
             metadata,
-            not_connected: is_connect_error(status),
+            unsent: is_unsent(status),
         }
     }
 
@@ -109,7 +109,7 @@ impl Failure {
             message,
             reason: Some(reason::NO_LEADER.to_owned()),
             metadata: HashMap::new(),
-            not_connected: false,
+            unsent: false,
         }
     }
 
@@ -133,8 +133,8 @@ impl Failure {
     }
 
     /// Whether nothing left this side.
-    pub(crate) fn is_not_sent(&self) -> bool {
-        self.reason.is_none() && self.not_connected
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.reason.is_none() && self.unsent
     }
 
     /// What happened, in one line.
@@ -156,7 +156,7 @@ impl Failure {
                 Verdict::Retry { nothing_done: false }
             }
             Some(_) => Verdict::Fail,
-            None if self.not_connected => Verdict::Retry { nothing_done: true },
+            None if self.unsent => Verdict::Retry { nothing_done: true },
             None => match self.code {
                 Code::Unavailable
                 | Code::Unknown
@@ -235,17 +235,6 @@ fn describe(status: &Status) -> String {
         cause = error.source();
     }
     if text.is_empty() { format!("{:?}", status.code()) } else { text }
-}
-
-fn is_connect_error(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// So much later; in 30 years if that is too far away to be counted.

@@ -5,11 +5,10 @@
 //! (`http::problem`). Both say whether sending the same request again is safe.
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::time::Duration;
 
 use dislog_cluster::{AppendError, ReadError, TopicError};
-use dislog_proto::reason;
+use dislog_proto::{is_unsent, reason};
 use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use dislog_types::{BatchError, NameError};
 use http::StatusCode;
@@ -188,11 +187,10 @@ impl Failure {
     }
 
     /// What another node answered, to which a request was sent on. Without a reason of ours its
-    /// connection failed, and then it may have done its work, unless it was never made.
+    /// connection failed, and then it may have done its work, unless nothing was sent.
     pub(crate) fn of_peer(status: &Status) -> Failure {
         let Some(info) = status.get_error_details().error_info().cloned() else {
-            let unreached = status.source().is_some_and(is_connect_error);
-            let kind = if unreached { &kinds::NO_LEADER } else { &kinds::UNKNOWN_OUTCOME };
+            let kind = if is_unsent(status) { &kinds::NO_LEADER } else { &kinds::UNKNOWN_OUTCOME };
             return Failure::new(kind, format!("sent on to another node: {}", status.message()));
         };
         let known = kinds::ALL.iter().find(|kind| kind.reason == info.reason);
@@ -348,17 +346,6 @@ impl From<BatchError> for Failure {
             _ => Failure::invalid(error.to_string()),
         }
     }
-}
-
-fn is_connect_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]
