@@ -9,7 +9,7 @@
 //! SEQUENCE_FORGOTTEN              it was delivered
 //! SEQUENCE_GAP                    send again in order, a few times
 //! any other                       as its `retry` metadata says
-//! none: nothing was sent          retry                         retry
+//! none: nobody served it          retry                         retry
 //! none: the connection failed     retry                         fail, outcome unknown
 //! none: the call was refused      fail                          fail
 //! ```
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use dislog_proto::{is_unsent, reason};
+use dislog_proto::{is_unserved, reason};
 use dislog_tls::refusal_in;
 use dislog_types::PartitionId;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ pub(crate) struct Failure {
     message: String,
     reason: Option<String>,
     metadata: HashMap<String, String>,
-    unsent: bool,
+    unserved: bool,
 }
 
 impl Failure {
@@ -93,7 +93,7 @@ impl Failure {
             message: describe(status),
             reason,
             metadata,
-            unsent: is_unsent(status),
+            unserved: is_unserved(status),
         }
     }
 
@@ -109,7 +109,7 @@ impl Failure {
             message,
             reason: Some(reason::NO_LEADER.to_owned()),
             metadata: HashMap::new(),
-            unsent: false,
+            unserved: false,
         }
     }
 
@@ -132,9 +132,9 @@ impl Failure {
         self.reason.as_deref() == Some(reason::DAMAGED)
     }
 
-    /// Whether nothing left this side.
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.reason.is_none() && self.unsent
+    /// Whether no server took it up, so that it surely had no effect.
+    pub(crate) fn is_unserved(&self) -> bool {
+        self.reason.is_none() && self.unserved
     }
 
     /// What happened, in one line.
@@ -156,7 +156,7 @@ impl Failure {
                 Verdict::Retry { nothing_done: false }
             }
             Some(_) => Verdict::Fail,
-            None if self.unsent => Verdict::Retry { nothing_done: true },
+            None if self.unserved => Verdict::Retry { nothing_done: true },
             None => match self.code {
                 Code::Unavailable
                 | Code::Unknown

@@ -18,10 +18,10 @@ impl std::fmt::Debug for v1::CreateTokenResponse {
 
 pub mod reason;
 mod record;
-mod unsent;
+mod unserved;
 
 pub use record::{from_record, to_record};
-pub use unsent::is_unsent;
+pub use unserved::is_unserved;
 
 /// The encoded `FileDescriptorSet` of `log.v1`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/log.v1.bin");

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dislog_cluster::{AppendError, ReadError, TopicError};
-use dislog_proto::{is_unsent, reason};
+use dislog_proto::{is_unserved, reason};
 use dislog_types::limits::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 use dislog_types::{BatchError, NameError};
 use http::StatusCode;
@@ -187,10 +187,11 @@ impl Failure {
     }
 
     /// What another node answered, to which a request was sent on. Without a reason of ours its
-    /// connection failed, and then it may have done its work, unless nothing was sent.
+    /// connection failed, and then it may have done its work, unless nobody served the request.
     pub(crate) fn of_peer(status: &Status) -> Failure {
         let Some(info) = status.get_error_details().error_info().cloned() else {
-            let kind = if is_unsent(status) { &kinds::NO_LEADER } else { &kinds::UNKNOWN_OUTCOME };
+            let kind =
+                if is_unserved(status) { &kinds::NO_LEADER } else { &kinds::UNKNOWN_OUTCOME };
             return Failure::new(kind, format!("sent on to another node: {}", status.message()));
         };
         let known = kinds::ALL.iter().find(|kind| kind.reason == info.reason);

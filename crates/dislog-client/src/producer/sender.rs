@@ -363,7 +363,7 @@ impl Sender {
             Verdict::Reorder | Verdict::FailUnknown | Verdict::Retry { nothing_done: false } => {
                 pipeline::Appended::Perhaps
             }
-            _ if self.options.idempotent || failure.is_unsent() => pipeline::Appended::Nothing,
+            _ if self.options.idempotent || failure.is_unserved() => pipeline::Appended::Nothing,
             _ => pipeline::Appended::PerhapsBehindOldest,
         }
     }
