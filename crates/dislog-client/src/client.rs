@@ -262,6 +262,7 @@ impl Client {
         let deadline = later(Instant::now(), after);
         let mut backoff = Backoff::default();
         let mut failed = None;
+        let mut before = None;
         loop {
             let finding = timeout_at(deadline, self.server_for(aim, id, failed.as_deref()));
             let server = finding.await.unwrap_or_else(|_| self.any(failed.as_deref()));
@@ -273,7 +274,7 @@ impl Client {
                     return Ok(response.into_inner());
                 }
                 Ok(Err(status)) => Failure::new(&status),
-                Err(_) => Failure::broken("no answer"),
+                Err(_) => Failure::broken(&unanswered(before.as_deref())),
             };
             let wait = backoff.next();
             match failure.verdict(repeat) {
@@ -281,6 +282,7 @@ impl Client {
                     tracing::debug!(what, failure = failure.message(), ?wait, "retrying a call");
                     self.move_on(id, &server, &failure);
                     failed = Some(server);
+                    before = Some(failure.message().to_owned());
                     sleep(wait).await;
                 }
                 Verdict::Retry { .. } => {
@@ -335,6 +337,14 @@ impl Client {
 
     fn lock_current(&self) -> std::sync::MutexGuard<'_, Option<Address>> {
         self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is said of an attempt that came to no end in time, behind one that failed so.
+fn unanswered(before: Option<&str>) -> String {
+    match before {
+        Some(before) => format!("no answer; before that: {before}"),
+        None => "no answer".to_owned(),
     }
 }
 

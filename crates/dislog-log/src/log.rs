@@ -598,6 +598,15 @@ impl Log {
         self.state().views.len()
     }
 
+    /// The Raft index that the segment which is written to begins with: another one once that
+    /// segment was sealed.
+    #[must_use]
+    pub fn active_segment_index(&self) -> u64 {
+        let state = self.state();
+        let active = state.views.last().expect("there is always one that is written to");
+        active.segment.header.base_raft_index
+    }
+
     /// The sealed segments, oldest first: what retention decides on.
     #[must_use]
     pub fn sealed_segments(&self) -> Vec<SealedSegment> {

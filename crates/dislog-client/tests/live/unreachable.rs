@@ -200,6 +200,25 @@ async fn calls_give_up_in_time() {
 }
 
 #[tokio::test]
+async fn a_last_attempt_without_an_answer_does_not_hide_what_was_said_before() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        drop(listener.accept().await.unwrap());
+        let mut kept = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            kept.push(connection);
+        }
+    });
+    let options =
+        ClientOptions { request_timeout: Duration::from_secs(1), ..ClientOptions::default() };
+    let client = Client::connect([addr.to_string()], options).unwrap();
+    let Err(Error::Timeout { last, .. }) = client.list_topics().await else { panic!("answered") };
+    let before = last.strip_prefix("no answer; before that: ").expect(&last);
+    assert_ne!(before, "");
+}
+
+#[tokio::test]
 async fn another_server_is_tried() {
     let node = crate::node::Node::start().await;
     let servers = [nobody().to_string(), node.addr().to_string()];

@@ -28,7 +28,8 @@ pub(crate) struct Upkeep {
     applied_bytes: u64,
     /// The position of the newest checkpoint, or of the newest that failed.
     checkpointed: u64,
-    segments: usize,
+    /// The Raft index that the segment which is written to begins with.
+    active_segment: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +57,9 @@ pub(crate) struct After {
 }
 
 impl Upkeep {
-    /// Upkeep of a log whose newest checkpoint is at `checkpointed`.
-    pub(crate) fn new(policy: RetentionPolicy, checkpointed: u64, segments: usize) -> Upkeep {
+    /// Upkeep of a log whose newest checkpoint is at `checkpointed`, and whose segment that is
+    /// written to begins with the Raft index `active_segment`.
+    pub(crate) fn new(policy: RetentionPolicy, checkpointed: u64, active_segment: u64) -> Upkeep {
         Upkeep {
             policy,
             running: None,
@@ -68,7 +70,7 @@ impl Upkeep {
             retry_ms: None,
             applied_bytes: 0,
             checkpointed,
-            segments,
+            active_segment,
         }
     }
 
@@ -101,12 +103,12 @@ impl Upkeep {
         self.checkpoint_due |= machine.applied > self.checkpointed;
     }
 
-    /// The log has so many segments now; a new one means that one was sealed.
-    pub(crate) fn segments(&mut self, segments: usize) {
-        if segments > self.segments && self.policy.bytes.is_some() {
+    /// The segment that is written to begins here now; if that is elsewhere, one was sealed.
+    pub(crate) fn writes_to(&mut self, active_segment: u64) {
+        if active_segment > self.active_segment && self.policy.bytes.is_some() {
             self.look_due = true;
         }
-        self.segments = segments;
+        self.active_segment = active_segment;
     }
 
     /// Starts the next task, if there is one and none is running. Only a leader looks at what

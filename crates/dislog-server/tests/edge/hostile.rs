@@ -446,7 +446,10 @@ async fn answers_that_are_not_taken_keep_their_client_from_more() {
     // 8 MiB in JSON, which is more than the system takes of what nobody reads.
     let records = vec![record(vec![0xff; 6 << 20])];
     let large = v1::ProduceRequest { records, ..produce_to("t", &[]) };
-    soon(node.log().await.produce(large)).await.unwrap();
+    // A disk may take longer than that for it.
+    let _ = soon(node.log().await.produce(large)).await;
+    let reading = soon(node.log().await.consume_stream(consume_from("t", 0))).await;
+    soon(reading.unwrap().into_inner().message()).await.unwrap();
     let mut asked = Vec::new();
     for _ in 0..ASKED {
         asked.push(open(node.addr(), "GET /v1/topics/t/records/0", &[]).await);
