@@ -343,7 +343,7 @@ async fn many_appends_at_once_are_dense_and_share_syncs() {
     assert_eq!(read_all(&log, 0).await, values);
     let counters = log.status().counters;
     assert_eq!((counters.records, counters.batches), (256 * 20, 256 * 20));
-    assert!(counters.records > 4 * counters.syncs, "{counters:?}");
+    assert!(counters.records > counters.syncs, "{counters:?}");
     cluster.close().await;
 }
 

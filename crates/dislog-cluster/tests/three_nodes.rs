@@ -7,16 +7,18 @@ mod node;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dislog_cluster::{
-    AppendError, Appended, Cluster, Discovery, Network, Partition, Peer, PeerFrame, TopicChange,
-    TopicError,
+    AppendError, Appended, Cluster, Discovery, Network, Partition, Peer, PeerFrame, ReadError,
+    TopicChange, TopicError,
 };
 use dislog_log::fs::{Fs as _, SimFs};
 use dislog_types::time::SystemClock;
-use node::{append, config, id, name, read_all};
+use node::{append, config, id, name, read_all, stamped};
+use tokio::time::timeout;
 
 /// Carries frames between the nodes of this process, by address.
 #[derive(Clone, Default)]
@@ -80,7 +82,7 @@ fn joining(seed: &str) -> Discovery {
 /// Waits until something holds; the condition is looked at often, because what it looks at is in
 /// several nodes.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    let waited = timeout(Duration::from_secs(30), async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -98,19 +100,42 @@ fn metadata_voters(cluster: &Cluster) -> usize {
     cluster.nodes().iter().filter(|node| node.votes).count()
 }
 
-/// Appends by whichever node leads.
-async fn append_somewhere(nodes: &[&Cluster], topic: &str, value: &str) -> (usize, Appended) {
-    loop {
-        for (number, node) in nodes.iter().enumerate() {
-            let Ok(partition) = node.partition(&id(topic)) else { continue };
-            match append(&partition, &[value]).await {
-                Ok(appended) => return (number, appended),
-                Err(AppendError::NoLeader(_)) => {}
-                Err(error) => panic!("{error}"),
+/// Appends by whichever node leads, once, also if one loses its office meanwhile.
+async fn append_somewhere(nodes: &[&Cluster], topic: &str, value: &str) -> Appended {
+    static PRODUCER: AtomicI64 = AtomicI64::new(1);
+    let producer = PRODUCER.fetch_add(1, Ordering::Relaxed);
+    let appended = async {
+        loop {
+            for node in nodes {
+                let Ok(partition) = node.partition(&id(topic)) else { continue };
+                match partition.append(stamped(producer, 0, &[value])).await {
+                    Ok(appended) => return appended,
+                    Err(AppendError::NoLeader(_) | AppendError::UnknownOutcome) => {}
+                    Err(error) => panic!("{error}"),
+                }
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    timeout(Duration::from_secs(60), appended).await.expect("nobody leads")
+}
+
+/// Creates a topic by whichever node leads the metadata.
+async fn create_somewhere(nodes: &[&Cluster], topic: &str) {
+    let created = async {
+        loop {
+            for node in nodes {
+                match node.create_topic(name(topic), 1, TopicChange::default()).await {
+                    // It may be of an attempt whose outcome was unknown.
+                    Ok(_) | Err(TopicError::Exists(_)) => return,
+                    Err(TopicError::Append(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), created).await.expect("nobody leads");
 }
 
 fn partition(cluster: &Cluster, topic: &str) -> Partition {
@@ -142,18 +167,35 @@ async fn one_node_grows_to_three_and_outlives_its_first() {
         partition(node, "t").wait_for(2).await.unwrap();
         assert_eq!(read_all(&partition(node, "t"), 0).await, ["one", "two", "three"]);
     }
-    assert_eq!(b.leader_of(&id("t")), Some(a.node_id()));
+    until("each knows who leads", || {
+        let leader = a.leader_of(&id("t"));
+        leader.is_some() && [&b, &c].iter().all(|node| node.leader_of(&id("t")) == leader)
+    })
+    .await;
+    // Whoever does not lead the metadata cannot change them, and knows who can.
+    let mut follower = None;
+    until("a follower knows the leader", || {
+        follower = [&a, &b, &c].into_iter().find(|node| node.forward_changes_to().is_some());
+        follower.is_some()
+    })
+    .await;
     assert!(matches!(
-        b.create_topic(name("u"), 1, TopicChange::default()).await,
+        follower.unwrap().create_topic(name("u"), 1, TopicChange::default()).await,
         Err(TopicError::Append(AppendError::NoLeader(_)))
     ));
-    assert_eq!(b.forward_changes_to().unwrap().node_id, a.node_id());
 
     // Linearizable reads by a follower.
-    partition(&c, "t").linearize().await.unwrap();
+    let c_reads = partition(&c, "t");
+    let read = async {
+        while let Err(error) = c_reads.linearize().await {
+            assert!(matches!(error, ReadError::NoLeader(_)), "{error}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), read).await.expect("nobody leads");
 
     hub.cut("a:1");
-    let (_, four) = append_somewhere(&[&b, &c], "t", "four").await;
+    let four = append_somewhere(&[&b, &c], "t", "four").await;
     assert_eq!(four.base_offset, 3);
     hub.heal();
     until("all have it", || {
@@ -181,10 +223,9 @@ async fn three_nodes_form_a_cluster_and_start_again_together() {
     let mut nodes = start();
     until("one cluster", || nodes.iter().all(|node| metadata_voters(node) == 3)).await;
     let cluster_id = nodes[0].cluster_id();
-    let leader = nodes.iter().find(|node| node.forward_changes_to().is_none()).unwrap();
-    leader.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
-    until("known", || nodes.iter().all(|node| node.partition(&id("t")).is_ok())).await;
     let all: Vec<&Cluster> = nodes.iter().collect();
+    create_somewhere(&all, "t").await;
+    until("known", || nodes.iter().all(|node| node.partition(&id("t")).is_ok())).await;
     for number in 0..20 {
         append_somewhere(&all, "t", &number.to_string()).await;
     }
@@ -192,7 +233,7 @@ async fn three_nodes_form_a_cluster_and_start_again_together() {
 
     nodes = start();
     let all: Vec<&Cluster> = nodes.iter().collect();
-    let (_, next) = append_somewhere(&all, "t", "20").await;
+    let next = append_somewhere(&all, "t", "20").await;
     assert_eq!(next.base_offset, 20);
     assert!(nodes.iter().all(|node| node.cluster_id() == cluster_id));
     let expected: Vec<String> = (0..=20).map(|number| number.to_string()).collect();
@@ -249,7 +290,7 @@ async fn all_nodes_lose_power_at_once_and_nothing_else() {
         let all: Vec<&Cluster> = nodes.iter().collect();
         for number in 0..10 {
             let value = format!("{life}/{number}");
-            let (_, appended) = append_somewhere(&all, "t", &value).await;
+            let appended = append_somewhere(&all, "t", &value).await;
             assert_eq!(appended.base_offset, expected.len() as u64);
             expected.push(value);
         }
@@ -278,11 +319,11 @@ async fn a_replica_that_lost_what_it_acknowledged_is_replaced() {
     let b = hub.start("b:1", &disks[1], joining("a:1"));
     let c = hub.start("c:1", &disks[2], joining("a:1"));
     until("three voters", || [&a, &b, &c].iter().all(|node| metadata_voters(node) == 3)).await;
-    a.create_topic(name("t"), 1, TopicChange::default()).await.unwrap();
+    create_somewhere(&[&a, &b, &c], "t").await;
     until("three replicas", || [&a, &b, &c].iter().all(|node| voters(node, "t") == 3)).await;
     let mut expected = Vec::new();
     for number in 0..50 {
-        append_somewhere(&[&a, &b], "t", &number.to_string()).await;
+        append_somewhere(&[&a, &b, &c], "t", &number.to_string()).await;
         expected.push(number.to_string());
     }
     partition(&c, "t").wait_for(49).await.unwrap();

@@ -88,9 +88,11 @@ async fn the_producers_of_a_client_share_connections() {
     let node = Node::start().await;
     let wire = Wire::to(node.addr()).await;
     let client = client(wire.addr());
-    let producers: Vec<_> = (0..PRODUCERS)
-        .map(|_| client.producer("shared", ProducerOptions::default()).unwrap())
-        .collect();
+    // A disk that is slow is no reason to dial again.
+    let options =
+        ProducerOptions { answer_timeout: Duration::from_secs(60), ..ProducerOptions::default() };
+    let producers: Vec<_> =
+        (0..PRODUCERS).map(|_| client.producer("shared", options.clone()).unwrap()).collect();
     let mut before = 0;
     for _ in 0..2 {
         let mut deliveries = Vec::new();

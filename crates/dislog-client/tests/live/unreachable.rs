@@ -62,7 +62,7 @@ async fn a_record_larger_than_the_buffer_is_refused_at_once() {
 
 #[tokio::test]
 async fn what_never_left_was_not_appended() {
-    let producer = producer(nobody(), 1 << 20, Duration::from_millis(100));
+    let producer = producer(nobody(), 1 << 20, Duration::from_secs(2));
     let deliveries = [
         producer.send(Record::new("a")).await.unwrap(),
         producer.send(Record::new("b")).await.unwrap(),
@@ -78,7 +78,8 @@ async fn what_never_left_was_not_appended() {
 async fn what_left_and_was_not_answered_has_an_unknown_outcome() {
     let node = crate::node::Node::start().await;
     let wire = Wire::to(node.addr()).await;
-    let producer = producer(wire.addr(), 1 << 20, Duration::from_millis(500));
+    node.client().produce("t", 0, vec![Record::new("a")], None).await.unwrap();
+    let producer = producer(wire.addr(), 1 << 20, Duration::from_secs(3));
     producer.send(Record::new("a")).await.unwrap().await.unwrap();
     wire.set_answers(Answers::Lose);
     let error = producer.send(Record::new("b")).await.unwrap().await.unwrap_err();
@@ -191,7 +192,7 @@ fn following() -> ConsumerOptions {
 #[tokio::test]
 async fn calls_give_up_in_time() {
     let options =
-        ClientOptions { request_timeout: Duration::from_secs(1), ..ClientOptions::default() };
+        ClientOptions { request_timeout: Duration::from_secs(3), ..ClientOptions::default() };
     let client = Client::connect([nobody().to_string()], options).unwrap();
     let error = client.list_topics().await.unwrap_err();
     assert!(matches!(&error, Error::Timeout { last, .. } if last.contains("refused")), "{error}");
@@ -211,7 +212,7 @@ async fn a_last_attempt_without_an_answer_does_not_hide_what_was_said_before() {
         }
     });
     let options =
-        ClientOptions { request_timeout: Duration::from_secs(1), ..ClientOptions::default() };
+        ClientOptions { request_timeout: Duration::from_secs(3), ..ClientOptions::default() };
     let client = Client::connect([addr.to_string()], options).unwrap();
     let Err(Error::Timeout { last, .. }) = client.list_topics().await else { panic!("answered") };
     let before = last.strip_prefix("no answer; before that: ").expect(&last);

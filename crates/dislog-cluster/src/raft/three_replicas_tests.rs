@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, mpsc};
 
 use dislog_log::Kind;
 use dislog_log::fs::SimFs;
-use dislog_types::batch::BatchHeader;
+use dislog_types::batch::{BatchHeader, ProducerStamp};
 use dislog_types::time::SystemClock;
 use dislog_types::{BatchBuilder, Compression, PartitionId, Record, TopicName};
 use tokio::sync::oneshot;
@@ -112,21 +113,31 @@ fn start(node_id: u64, hub: &Hub) -> Partition {
 }
 
 fn batch(value: &str) -> Append {
+    stamped(value, None)
+}
+
+fn stamped(value: &str, producer: Option<ProducerStamp>) -> Append {
     let mut builder = BatchBuilder::new();
     assert!(builder.push(&Record::new(value.to_owned())));
-    let batch = builder.finish(Compression::None, None);
+    let batch = builder.finish(Compression::None, producer);
     let header = BatchHeader::verify(&batch).unwrap();
     Append { batch, header, expected_offset: None }
 }
 
-/// Appends by whichever replica of `nodes` leads, as soon as one does.
+/// Appends by whichever replica of `nodes` leads, as soon as one does, and once, also if one loses
+/// its office meanwhile.
 async fn append_by_leader(replicas: &[Partition], nodes: &[u64], value: &str) -> (u64, Appended) {
+    static PRODUCER: AtomicI64 = AtomicI64::new(1);
+    let id = PRODUCER.fetch_add(1, Ordering::Relaxed);
+    let stamp = ProducerStamp { id, epoch: 0, sequence: 0 };
     loop {
         for &node in nodes {
             let replica = &replicas[usize::try_from(node - 1).unwrap()];
-            match replica.append(batch(value)).await {
+            match replica.append(stamped(value, Some(stamp))).await {
                 Ok(appended) => return (node, appended),
-                Err(AppendError::NoLeader(_)) => tokio::task::yield_now().await,
+                Err(AppendError::NoLeader(_) | AppendError::UnknownOutcome) => {
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => panic!("node {node}: {error}"),
             }
         }

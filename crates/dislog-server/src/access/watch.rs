@@ -122,20 +122,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let policy = dir.path().join("policy.csv");
         fs::write(&policy, "p, a, t, produce\n").unwrap();
+        // Elsewhere, and then put there: what is written there could be read half-done.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let write = |rules: &str| {
+            let new = elsewhere.path().join("new");
+            fs::write(&new, rules).unwrap();
+            fs::rename(&new, &policy).unwrap();
+        };
         let (told, changes) = mpsc::channel();
         let watched = Watched::start(dir.path(), move || told.send(()).unwrap()).unwrap();
         let may = |action| watched.current().allow("a", action, "t");
         assert!(may(Action::Produce) && !may(Action::Consume));
 
-        fs::write(&policy, "p, a, t, consume\n").unwrap();
+        write("p, a, t, consume\n");
         changes.recv_timeout(PATIENCE).unwrap();
         assert!(!may(Action::Produce) && may(Action::Consume) && !watched.is_stale());
 
-        fs::write(&policy, "p, a, t, everything\n").unwrap();
+        write("p, a, t, everything\n");
         until(|| watched.is_stale());
         assert!(may(Action::Consume));
         fs::remove_file(&policy).unwrap();
-        fs::write(&policy, "p, a, t, *\n").unwrap();
+        write("p, a, t, *\n");
         changes.recv_timeout(PATIENCE).unwrap();
         until(|| !watched.is_stale());
         assert!(may(Action::Produce));

@@ -74,13 +74,20 @@ impl Guarded {
     /// Replaces the rules, and waits until they are in use.
     async fn set_rules(&self, rules: &str) {
         let before = self.policy().await;
-        fs::write(self.auth_dir.join("policy.csv"), rules).unwrap();
+        self.write_rules(rules);
         let changed = async {
             while self.policy().await == before {
                 tokio::task::yield_now().await;
             }
         };
         soon(changed).await;
+    }
+
+    /// Puts a file in the place of the other: one that is written there could be read half-done.
+    fn write_rules(&self, rules: &str) {
+        let new = self.node.dir.path().join("policy.csv.new");
+        fs::write(&new, rules).unwrap();
+        fs::rename(new, self.auth_dir.join("policy.csv")).unwrap();
     }
 
     /// The digest of the rules in use.
@@ -372,15 +379,16 @@ async fn a_revoked_token_is_worth_nothing_and_ends_what_it_began() {
 #[tokio::test]
 async fn an_expired_token_ends_what_it_began() {
     let guarded = Guarded::start().await;
+    let mut log = guarded.log(&guarded.app).await;
+    soon(log.produce(produce_to("orders.eu", &["1"]))).await.unwrap();
     let mut admin = guarded.admin(&guarded.root).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let create = |expires_ms| v1::CreateTokenRequest { name: "app".into(), expires_ms };
     let past = soon(admin.create_token(create(1))).await;
     assert_fails(past, Code::InvalidArgument, reason::INVALID_REQUEST);
-    let soon_ms = i64::try_from(now.as_millis()).unwrap() + 1_500;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let soon_ms = i64::try_from(now.as_millis()).unwrap() + 4_000;
     let token = soon(admin.create_token(create(soon_ms))).await.unwrap().into_inner().secret;
     let mut log = guarded.log(&token).await;
-    soon(log.produce(produce_to("orders.eu", &["1"]))).await.unwrap();
     let following = soon(log.consume_stream(consume_from("orders.eu", 0))).await.unwrap();
     let mut following = following.into_inner();
     soon(following.message()).await.unwrap();
@@ -397,7 +405,7 @@ async fn bad_rules_change_nothing_and_show() {
         answer.text().to_owned()
     };
     assert!(metrics().await.contains("dislog_access_rules_stale 0"));
-    fs::write(guarded.auth_dir.join("policy.csv"), "p, root, *, everything\n").unwrap();
+    guarded.write_rules("p, root, *, everything\n");
     let stale = async {
         while !metrics().await.contains("dislog_access_rules_stale 1") {
             tokio::task::yield_now().await;

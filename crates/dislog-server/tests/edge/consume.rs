@@ -202,13 +202,18 @@ async fn an_idle_stream_costs_nothing() {
     }
     // Nothing shall happen for a while, so there is no condition to wait on. A loop that polls
     // wakes the runtime of this test hundreds of times, one that spins keeps it busy.
+    // Busy is also who is not scheduled, so one calm while of several will do.
     let metrics = tokio::runtime::Handle::current().metrics();
-    let (wakes, busy) = (metrics.worker_park_count(0), metrics.worker_total_busy_duration(0));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let wakes = metrics.worker_park_count(0) - wakes;
-    let busy = metrics.worker_total_busy_duration(0) - busy;
-    assert!(wakes < 100, "20 idle streams woke the runtime {wakes} times in half a second");
-    assert!(busy.as_millis() < 250, "20 idle streams kept it busy for {busy:?} of half a second");
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let (wakes, busy) = (metrics.worker_park_count(0), metrics.worker_total_busy_duration(0));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let wakes = metrics.worker_park_count(0) - wakes;
+        let busy = metrics.worker_total_busy_duration(0) - busy;
+        seen.push((wakes, busy));
+    }
+    let calm = |(wakes, busy): &(u64, Duration)| *wakes < 100 && busy.as_millis() < 250;
+    assert!(seen.iter().any(calm), "20 idle streams, wakes and time in half seconds: {seen:?}");
     soon(node.log().await.produce(produce_to("t", &["2"]))).await.unwrap();
     for stream in &mut streams {
         assert_eq!(soon(stream.message()).await.unwrap().unwrap().records[0].offset, 2);

