@@ -6,6 +6,8 @@ mod admin;
 mod consume;
 mod damage;
 mod node;
+#[path = "../../../dislog/tests/ports/mod.rs"]
+mod ports;
 mod produce;
 mod servers;
 mod silence;

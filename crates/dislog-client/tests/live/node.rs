@@ -6,6 +6,8 @@ use dislog_client::{Client, ClientOptions, ConsumedRecord, ConsumerOptions};
 use dislog_server::{Config, Insecure, Server};
 use tempfile::TempDir;
 
+use crate::ports::free_addresses;
+
 pub(crate) struct Node {
     data: TempDir,
     addr: SocketAddr,
@@ -15,7 +17,8 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn start() -> Node {
         let data = tempfile::tempdir().unwrap();
-        let server = Server::start(config(&data, "127.0.0.1:0".to_owned())).await.unwrap();
+        let [address] = free_addresses(1).try_into().unwrap();
+        let server = Server::start(config(&data, address)).await.unwrap();
         Node { data, addr: server.addr(), server: Some(server) }
     }
 

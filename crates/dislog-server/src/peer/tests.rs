@@ -23,6 +23,8 @@ use crate::pass::Pass;
 use crate::security::Security;
 
 mod latency;
+#[path = "../../../dislog/tests/ports/mod.rs"]
+mod ports;
 
 /// What should happen soon has happened by then, or never will.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -168,7 +170,8 @@ async fn send_until_received(from: &Node, to: &mut Node, peer: &Peer) {
 
 #[tokio::test]
 async fn a_node_that_restarts_is_dialled_again() {
-    let [a, mut b] = [Node::start(1, "127.0.0.1:0").await, Node::start(2, "127.0.0.1:0").await];
+    let [address] = ports::free_addresses(1).try_into().unwrap();
+    let [a, mut b] = [Node::start(1, "127.0.0.1:0").await, Node::start(2, &address).await];
     let peer = b.peer();
     for _ in 0..3 {
         send_until_received(&a, &mut b, &peer).await;

@@ -3,7 +3,8 @@
 use dislog_proto::{reason, v1};
 use tonic::Code;
 
-use crate::node::{assert_fails, produce_to, soon, start, start_in};
+use crate::node::{assert_fails, produce_to, soon, start, start_in, start_with};
+use crate::ports::free_addresses;
 
 fn create(topic: &str, partitions: u32) -> v1::CreateTopicRequest {
     v1::CreateTopicRequest { topic: topic.to_owned(), partitions, settings: None }
@@ -92,7 +93,8 @@ async fn what_cannot_be_is_refused() {
 
 #[tokio::test]
 async fn the_servers_are_this_one() {
-    let node = start().await;
+    let [listen] = free_addresses(1).try_into().unwrap();
+    let node = start_with(|config| config.listen = listen).await;
     let mut log = node.log().await;
     // A cluster that was just founded has no node before the first has registered itself.
     let registered = async {

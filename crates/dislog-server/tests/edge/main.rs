@@ -15,6 +15,8 @@ mod http_topics;
 mod lifecycle;
 mod node;
 mod peer;
+#[path = "../../../dislog/tests/ports/mod.rs"]
+mod ports;
 mod produce;
 mod produce_stream;
 #[path = "../registered/mod.rs"]
