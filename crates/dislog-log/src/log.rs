@@ -601,7 +601,7 @@ impl Log {
     /// The Raft index that the segment which is written to begins with: another one once that
     /// segment was sealed.
     #[must_use]
-    pub fn active_segment_index(&self) -> u64 {
+    pub fn active_segment_raft_index(&self) -> u64 {
         let state = self.state();
         let active = state.views.last().expect("there is always one that is written to");
         active.segment.header.base_raft_index

@@ -24,9 +24,10 @@ pub fn is_unserved(status: &Status) -> bool {
     false
 }
 
-/// Whether a server said that it does not serve the stream, with one of the two ways of RFC 9113,
+/// Whether a server said that it does not serve the stream, in one of the two ways of RFC 9113,
 /// section 8.7: a GOAWAY, which h2 reports of those streams only that are behind the last one that
-/// is served, or REFUSED_STREAM.
+/// is served, or REFUSED_STREAM. hyper also reports a GOAWAY of a stream that it has just begun,
+/// wherever that is: it ends it before its body, so no message of gRPC went out.
 fn is_turned_away(error: &h2::Error) -> bool {
     let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
     error.is_remote() && (error.is_go_away() || is_refused)

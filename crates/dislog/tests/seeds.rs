@@ -193,14 +193,15 @@ async fn sigterm_ends_quickly_while_streams_are_open() {
     quickest(Duration::from_secs(2), ended_with_open_streams).await;
 }
 
-/// Tries something up to so often that the disk stood still each time, which it may do for longer
-/// than that takes.
+/// Whether it takes less than that, in the best of a few attempts: the disk stands still now and
+/// then, but not for as long as somebody who waits for what does not come.
 async fn quickest<F: Future<Output = Duration>>(limit: Duration, mut attempt: impl FnMut() -> F) {
     let mut took = Vec::new();
     while took.len() < 4 && took.iter().all(|took| *took >= limit) {
         took.push(attempt().await);
     }
     assert!(took.iter().any(|took| *took < limit), "{took:?}");
+    assert!(took.iter().all(|took| *took < Duration::from_secs(15)), "{took:?}");
 }
 
 async fn ended_with_open_streams() -> Duration {

@@ -29,7 +29,7 @@ pub(crate) struct Upkeep {
     /// The position of the newest checkpoint, or of the newest that failed.
     checkpointed: u64,
     /// The Raft index that the segment which is written to begins with.
-    active_segment: u64,
+    active_raft_index: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,12 @@ pub(crate) struct After {
 
 impl Upkeep {
     /// Upkeep of a log whose newest checkpoint is at `checkpointed`, and whose segment that is
-    /// written to begins with the Raft index `active_segment`.
-    pub(crate) fn new(policy: RetentionPolicy, checkpointed: u64, active_segment: u64) -> Upkeep {
+    /// written to begins with the Raft index `active_raft_index`.
+    pub(crate) fn new(
+        policy: RetentionPolicy,
+        checkpointed: u64,
+        active_raft_index: u64,
+    ) -> Upkeep {
         Upkeep {
             policy,
             running: None,
@@ -70,7 +74,7 @@ impl Upkeep {
             retry_ms: None,
             applied_bytes: 0,
             checkpointed,
-            active_segment,
+            active_raft_index,
         }
     }
 
@@ -103,12 +107,12 @@ impl Upkeep {
         self.checkpoint_due |= machine.applied > self.checkpointed;
     }
 
-    /// The segment that is written to begins here now; if that is elsewhere, one was sealed.
-    pub(crate) fn writes_to(&mut self, active_segment: u64) {
-        if active_segment > self.active_segment && self.policy.bytes.is_some() {
+    /// The segment that is written to begins here now; if that is further on, one was sealed.
+    pub(crate) fn writes_to(&mut self, active_raft_index: u64) {
+        if active_raft_index > self.active_raft_index && self.policy.bytes.is_some() {
             self.look_due = true;
         }
-        self.active_segment = active_segment;
+        self.active_raft_index = active_raft_index;
     }
 
     /// Starts the next task, if there is one and none is running. Only a leader looks at what

@@ -387,7 +387,7 @@ impl Group {
                 rim.disk.written(bytes);
                 self.persisted(ready, rim);
                 if let Some(log) = &self.shared.log {
-                    self.upkeep.writes_to(log.active_segment_index());
+                    self.upkeep.writes_to(log.active_segment_raft_index());
                 }
             }
             Err(error @ LogError::DiskFull { .. }) => {

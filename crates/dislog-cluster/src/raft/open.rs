@@ -178,7 +178,7 @@ impl OpenGroup {
         let storage = LogStorage::new(log.clone(), vote, history, committed);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&self.raft_config(machine.applied), storage, &logger)?;
-        let mut upkeep = Upkeep::new(self.policy, checkpointed, log.active_segment_index());
+        let mut upkeep = Upkeep::new(self.policy, checkpointed, log.active_segment_raft_index());
         if machine.start_offset > bounds.start_offset {
             upkeep.trimmed();
         }

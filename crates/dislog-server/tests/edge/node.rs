@@ -85,15 +85,16 @@ pub(crate) async fn produce_surely(node: &Node, request: &v1::ProduceRequest) ->
 
 /// Waits for a record of a topic that there need not be yet.
 pub(crate) async fn arrival(node: &Node, topic: &str, offset: u64) {
+    let mut log = node.log().await;
     let arrived = async {
         loop {
-            let request = consume_from(topic, offset);
-            if let Ok(stream) = node.log().await.consume_stream(request).await {
-                return stream.into_inner().message().await.unwrap();
+            match log.consume_stream(consume_from(topic, offset)).await {
+                Ok(stream) => return stream.into_inner().message().await.unwrap(),
+                Err(none) => assert!(matches!(none.code(), Code::NotFound | Code::Unavailable)),
             }
         }
     };
-    soon(arrived).await;
+    assert!(soon(arrived).await.is_some(), "the stream ended");
 }
 
 pub(crate) fn record(value: impl Into<Bytes>) -> v1::Record {

@@ -1,7 +1,7 @@
 //! Other nodes on the port, and those that say they are one.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dislog_server::{Config, Insecure, Server, StartError};
 use dislog_types::checksum::crc32c;
@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::hostile::{assert_serves, random_bytes, resident_bytes};
 use crate::http_client::read_to_end;
+use crate::lifecycle::SHUTDOWN_MAX;
 use crate::node::{soon, start, start_with};
 
 const PREFACE: &[u8] = b"\0DISLOG PEER\r\n\r\n";
@@ -93,7 +94,7 @@ async fn connections_of_nodes_do_not_delay_a_stop() {
     assert_serves(&node).await;
     let started = Instant::now();
     soon(node.server.shutdown()).await;
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < SHUTDOWN_MAX, "{:?}", started.elapsed());
 }
 
 async fn start_advertised(advertise: &str) -> (tempfile::TempDir, Result<Server, StartError>) {

@@ -57,12 +57,13 @@ fn a_second_dev_says_what_is_in_the_way() {
 
 #[test]
 fn sigterm_ends_a_server_at_once_even_with_open_streams() {
-    // The disk may stand still for longer than that.
+    // In the best of a few attempts: the disk stands still now and then.
     let mut took = Vec::new();
     while took.len() < 4 && took.iter().all(|took| *took >= SHUTDOWN_MAX) {
         took.push(ended_with_open_streams());
     }
     assert!(took.iter().any(|took| *took < SHUTDOWN_MAX), "{took:?}");
+    assert!(took.iter().all(|took| *took < Duration::from_secs(15)), "{took:?}");
 }
 
 fn ended_with_open_streams() -> Duration {
@@ -174,7 +175,7 @@ fn a_failed_delivery_ends_adding_though_the_input_is_silent() {
 
 #[test]
 fn ctrl_c_while_adding_keeps_what_was_read() {
-    while !interrupted_while_adding() {}
+    assert!((0..20).any(|_| interrupted_while_adding()), "the machine is too slow for this test");
 }
 
 /// Checks what becomes of adding that is ended by two signals; false if they were not at once.

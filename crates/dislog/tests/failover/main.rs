@@ -19,6 +19,7 @@ mod partitions;
 mod ports;
 
 use std::future::Future;
+use std::time::Instant;
 
 use cluster::Cluster;
 use dislog_client::{
@@ -60,8 +61,9 @@ async fn what_was_acknowledged_is_never_out_of_range_at_a_follower() {
     let cluster = Cluster::start().await;
     let client = cluster.client(0);
     cluster.create_topic(&client).await;
-    let mut next = 0;
+    let (mut next, end) = (0, Instant::now() + 3 * HANG);
     while next < 200 {
+        assert!(Instant::now() < end, "{next} of 200");
         let records = vec![Record::new("a"), Record::new("b")];
         let produced = within(client.produce(TOPIC, 0, records, Some(next))).await;
         match produced {

@@ -416,10 +416,13 @@ fn certificates_and_their_authority_are_replaced_under_load() {
     }
     taken(4);
     load.stop.store(true, Ordering::Relaxed);
-    let mut failed = runtime.block_on(load.failed).unwrap();
-    // A leader may lose its office on a busy machine, and says so.
-    failed.retain(|error| !error.to_string().contains("the outcome of the append is unknown"));
-    assert!(failed.is_empty(), "{failed:?}");
+    let failed = runtime.block_on(load.failed).unwrap();
+    // A leader may lose its office on a busy machine, and says so; but not by any of this.
+    let lost_office = |error: &Error| {
+        matches!(error, Error::UnknownOutcome { last, .. }
+            if last.contains("the outcome of the append is unknown"))
+    };
+    assert!(failed.iter().all(lost_office) && failed.len() <= 2, "{failed:?}");
     runtime.block_on(expiry::is_ended(old_timer));
 
     // Who still has a certificate of the old one stays out; nodes know each other by the new one.
