@@ -148,8 +148,8 @@ async fn a_trim_is_seen_at_once_and_after_a_restart() {
     cluster.close().await;
 }
 
-#[tokio::test]
-async fn retention_by_bytes_deletes_what_is_over() {
+/// A topic that keeps so much, in segments of 8 KiB.
+async fn keeping_32_kib() -> (Cluster, Partition) {
     let (fs, clock) = (SimFs::new(6), TestClock::new(NOW_MS));
     let cluster = open_sim(&fs, &clock).unwrap();
     let change = TopicChange {
@@ -158,6 +158,12 @@ async fn retention_by_bytes_deletes_what_is_over() {
         ..TopicChange::default()
     };
     let log = create(&cluster, "a", change).await;
+    (cluster, log)
+}
+
+#[tokio::test]
+async fn retention_by_bytes_deletes_what_is_over() {
+    let (cluster, log) = keeping_32_kib().await;
     let value = "x".repeat(1_000);
     for _ in 0..200 {
         append(&log, &[&value]).await.unwrap();
@@ -176,14 +182,7 @@ async fn retention_by_bytes_deletes_what_is_over() {
 
 #[tokio::test]
 async fn retention_by_bytes_misses_no_segment() {
-    let (fs, clock) = (SimFs::new(6), TestClock::new(NOW_MS));
-    let cluster = open_sim(&fs, &clock).unwrap();
-    let change = TopicChange {
-        segment_bytes: Some(8 << 10),
-        retention_bytes: Some(32 << 10),
-        ..TopicChange::default()
-    };
-    let log = create(&cluster, "a", change).await;
+    let (cluster, log) = keeping_32_kib().await;
     // Each seals one, and as many go as come.
     let value = "x".repeat(7_000);
     for offset in 0..100 {
